@@ -1,0 +1,158 @@
+package decoder
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+)
+
+// FrameError says that a frame could not be read. Head holds its first bytes, at
+// most 64, for the log: a position in the stream cannot be passed over without
+// losing a message, so this ends the session.
+type FrameError struct {
+	Head   []byte
+	Reason string
+}
+
+func (e *FrameError) Error() string {
+	return fmt.Sprintf("decode frame %x: %s", e.Head, e.Reason)
+}
+
+func frameError(frame []byte, format string, args ...any) error {
+	return &FrameError{Head: bytes.Clone(frame[:min(len(frame), 64)]), Reason: fmt.Sprintf(format, args...)}
+}
+
+// Decoder reads the frames of one stream, in order. It remembers only which
+// transaction is open, because protocol version 1 does not repeat it in each
+// message. It is not safe for concurrent use; a new stream needs a new Decoder.
+type Decoder struct {
+	source Source
+	open   bool
+	begin  Begin
+}
+
+// New returns a Decoder for a stream of the given source, outside a transaction.
+func New(source Source) *Decoder { return &Decoder{source: source} }
+
+// InTransaction tells whether a Begin was read whose Commit was not.
+func (d *Decoder) InTransaction() bool { return d.open }
+
+// Decode reads one frame. The frame may be overwritten afterwards. An error is a
+// *FrameError; the stream cannot be used after it.
+func (d *Decoder) Decode(frame []byte) (Event, error) {
+	if len(frame) == 0 {
+		return nil, frameError(frame, "it is empty")
+	}
+	switch frame[0] {
+	case 'B':
+		return d.decodeBegin(frame)
+	case 'C':
+		return d.decodeCommit(frame)
+	case 'M':
+		return d.decodeMessage(frame)
+	case 'R', 'Y', 'I', 'U', 'D', 'T', 'O':
+		return Other{Type: frame[0]}, nil
+	default:
+		return nil, frameError(frame, "unknown type %q; streamed and two-phase transactions are not asked for", frame[0])
+	}
+}
+
+func (d *Decoder) decodeBegin(frame []byte) (Event, error) {
+	if len(frame) != 21 {
+		return nil, frameError(frame, "begin has %d bytes, not 21", len(frame))
+	}
+	if d.open {
+		return nil, frameError(frame, "begin inside transaction %d", d.begin.XID)
+	}
+	commit := lsnAt(frame, 1)
+	if commit == 0 {
+		return nil, frameError(frame, "begin with commit position 0/0")
+	}
+	d.open = true
+	d.begin = Begin{XID: binary.BigEndian.Uint32(frame[17:]), Commit: commit, Time: timeAt(frame, 9)}
+	return d.begin, nil
+}
+
+func (d *Decoder) decodeCommit(frame []byte) (Event, error) {
+	if len(frame) != 26 {
+		return nil, frameError(frame, "commit has %d bytes, not 26", len(frame))
+	}
+	if !d.open {
+		return nil, frameError(frame, "commit without begin")
+	}
+	end := lsnAt(frame, 10)
+	if end <= d.begin.Commit {
+		return nil, frameError(frame, "commit ends at %s, before its record at %s", end, d.begin.Commit)
+	}
+	d.open = false
+	return Commit{End: end, Time: timeAt(frame, 18)}, nil
+}
+
+func (d *Decoder) decodeMessage(frame []byte) (Event, error) {
+	const fixed = 1 + 1 + 8
+	if len(frame) < fixed {
+		return nil, frameError(frame, "message has only %d bytes", len(frame))
+	}
+	prefix, rest, found := bytes.Cut(frame[fixed:], []byte{0})
+	if !found {
+		return nil, frameError(frame, "message prefix has no end")
+	}
+	if len(rest) < 4 {
+		return nil, frameError(frame, "message has no content length")
+	}
+	content := rest[4:]
+	if n := binary.BigEndian.Uint32(rest); uint64(n) != uint64(len(content)) {
+		return nil, frameError(frame, "message content has %d bytes, %d announced", len(content), n)
+	}
+	m := Message{
+		LSN:           lsnAt(frame, 2),
+		Transactional: frame[1]&1 != 0,
+		Prefix:        string(prefix),
+		Content:       bytes.Clone(content),
+	}
+	switch {
+	case m.LSN == 0:
+		return nil, frameError(frame, "message with position 0/0")
+	case m.Transactional && !d.open:
+		return nil, frameError(frame, "transactional message outside a transaction")
+	case m.Transactional:
+		m.XID, m.CommitTime = d.begin.XID, d.begin.Time
+	}
+	m.ID = d.source.ID(m.LSN)
+	return m, nil
+}
+
+// Keepalive is the server's own report: all of the WAL up to End that concerns us
+// has been sent.
+type Keepalive struct {
+	End            pglogrepl.LSN
+	ReplyRequested bool
+}
+
+var errCopyData = errors.New("unknown CopyData message")
+
+// SplitCopyData reads the header of a CopyData message. One of the results is
+// set: the frame, a part of data, or the keepalive with isFrame false.
+func SplitCopyData(data []byte) (frame []byte, k Keepalive, isFrame bool, err error) {
+	switch {
+	case len(data) > 25 && data[0] == 'w':
+		return data[25:], Keepalive{}, true, nil
+	case len(data) == 18 && data[0] == 'k':
+		return nil, Keepalive{End: lsnAt(data, 1), ReplyRequested: data[17] != 0}, false, nil
+	}
+	return nil, Keepalive{}, false, fmt.Errorf("%w: %w", errCopyData, frameError(data, "%d bytes", len(data)))
+}
+
+func lsnAt(b []byte, i int) pglogrepl.LSN {
+	return pglogrepl.LSN(binary.BigEndian.Uint64(b[i:]))
+}
+
+// timeAt reads microseconds since 2000-01-01, the zero of PostgreSQL's timestamps.
+func timeAt(b []byte, i int) time.Time {
+	const y2000 = 946684800 * 1e6
+	return time.UnixMicro(int64(binary.BigEndian.Uint64(b[i:])) + y2000).UTC()
+}

@@ -1,0 +1,56 @@
+package decoder
+
+import (
+	"time"
+
+	"github.com/jackc/pglogrepl"
+)
+
+// Event is one frame of the stream: Begin, Commit, Message or Other. Nothing else
+// implements it.
+type Event interface{ event() }
+
+// Begin opens a transaction. All its messages and its Commit follow without
+// anything of another transaction in between.
+type Begin struct {
+	XID uint32
+	// Commit is the start of the commit record. It decides whether the server sends
+	// the transaction again (it does if the confirmed position is not beyond it), but
+	// it is never a position to report: reporting it repeats the transaction.
+	Commit pglogrepl.LSN
+	// Time is when the transaction was committed, by the server's clock.
+	Time time.Time
+}
+
+// Commit ends the transaction that the last Begin opened.
+type Commit struct {
+	// End is the end of the commit record, the only position of a transaction that
+	// may be reported. One more would skip a unit that follows directly.
+	End  pglogrepl.LSN
+	Time time.Time
+}
+
+// Message is what pg_logical_emit_message wrote.
+type Message struct {
+	// ID is the same on every redelivery: system identifier, timeline and LSN.
+	ID string
+	// LSN is the end of the message's record, as the SQL function returned it. Unique
+	// within a timeline. For a non-transactional message it is the position to report.
+	LSN           pglogrepl.LSN
+	Transactional bool
+	// XID and CommitTime are those of the transaction; zero outside of any.
+	XID        uint32
+	CommitTime time.Time
+	Prefix     string
+	// Content belongs to the receiver; it is not used by the decoder again.
+	Content []byte
+}
+
+// Other is a frame that is understood to be of no interest: a row change, a
+// relation, type, origin or truncate frame.
+type Other struct{ Type byte }
+
+func (Begin) event()   {}
+func (Commit) event()  {}
+func (Message) event() {}
+func (Other) event()   {}

@@ -1,0 +1,249 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/pgamqp/pgamqp/decoder"
+	"github.com/pgamqp/pgamqp/metrics"
+)
+
+// Config says how much to hold and where definitions come from and dead letters
+// go.
+type Config struct {
+	// WindowMessages and WindowBytes bound what each broker is sent ahead of its
+	// confirms, and with it memory and the number of duplicates after a failure.
+	WindowMessages, WindowBytes int
+	// NackRetry is how long a message that the broker could not store is tried again
+	// before it becomes a dead letter.
+	NackRetry time.Duration
+	Headers   Headers
+	// ConnectionName is shown by the broker's management.
+	ConnectionName string
+
+	// Brokers reads the current definitions. Called from one goroutine at a time.
+	Brokers func(context.Context) ([]Broker, error)
+	// DeadLetter stores a letter durably before it returns nil; a letter with an
+	// Origin that is stored already replaces it. Called from several goroutines.
+	DeadLetter func(context.Context, DeadLetter) error
+}
+
+// Metrics are those that the publisher feeds.
+type Metrics struct {
+	Brokers  *metrics.Publisher
+	Received metrics.Received
+	Skipped  metrics.Skipped
+}
+
+// Publisher hands each message to the lane of its broker. Publish and Drain are
+// called by one goroutine at a time, Run and Status by others.
+type Publisher struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics Metrics
+
+	kicked chan struct{} // capacity 1: definitions may have changed
+
+	mu      sync.Mutex // guards all below
+	lanes   map[int32]*lane
+	changed chan struct{}  // closed and replaced when definitions are read
+	loaded  bool           // definitions were read once
+	unknown map[int32]bool // asked for and not found in the current definitions
+}
+
+// New makes a Publisher; Run does the work.
+func New(cfg Config, log *slog.Logger, m Metrics) *Publisher {
+	return &Publisher{
+		cfg: cfg, log: log, metrics: m,
+		kicked:  make(chan struct{}, 1),
+		lanes:   make(map[int32]*lane),
+		changed: make(chan struct{}),
+		unknown: make(map[int32]bool),
+	}
+}
+
+// Run reads definitions and keeps a lane for each broker until ctx ends. What is
+// unresolved then stays unresolved: Drain first.
+func (p *Publisher) Run(ctx context.Context) error {
+	var lanes sync.WaitGroup
+	defer lanes.Wait()
+	p.keepDefinitions(ctx, func(l *lane) {
+		lanes.Go(func() {
+			l.run(ctx)
+			p.forget(l.id)
+		})
+	})
+	return nil
+}
+
+// forget drops the metrics of a broker that was deleted, once its lane has ended.
+func (p *Publisher) forget(id int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lanes[id] == nil {
+		p.metrics.Brokers.Forget(id)
+	}
+}
+
+// unknownPatience is how long a message waits for the definition of its broker. A
+// transaction reaches us a moment before others can see what it has written.
+const unknownPatience = 3 * time.Second
+
+// Publish takes m over and returns. It blocks while the window of m's broker is
+// full, while a dead letter cannot be stored, and until definitions were read
+// once. An error means that ctx ended. done is called once m is safe.
+func (p *Publisher) Publish(ctx context.Context, m decoder.Message, done func()) error {
+	if m.Prefix != decoder.Prefix {
+		p.metrics.Received.Foreign.Inc()
+		p.metrics.Skipped.ForeignPrefix.Inc()
+		done()
+		return nil
+	}
+	e, err := decoder.ParseEnvelope(m.Content)
+	if err != nil {
+		return p.bury(ctx, &m, &e, verdict{reason: ReasonUndecodable, text: err.Error()}, done)
+	}
+	switch e.Kind {
+	case decoder.KindPing, decoder.KindBrokersChanged:
+		p.metrics.Received.Control.Inc()
+		if e.Kind == decoder.KindBrokersChanged {
+			signal(p.kicked)
+		}
+		done()
+		return nil
+	case decoder.KindHeartbeat:
+		p.metrics.Received.Heartbeat.Inc()
+		done()
+		return nil
+	}
+	p.count(&m, &e)
+	request, err := route(&m, &e, p.cfg.Headers)
+	if err != nil {
+		return p.bury(ctx, &m, &e, verdict{reason: ReasonInvalid, text: err.Error()}, done)
+	}
+	for {
+		l, err := p.lane(ctx, e.BrokerID)
+		if err != nil {
+			return err
+		}
+		if l == nil {
+			return p.bury(ctx, &m, &e, verdict{reason: ReasonUnknownBroker,
+				text: fmt.Sprintf("amqp.broker has no broker_id %d", e.BrokerID)}, done)
+		}
+		err = l.add(ctx, &entry{
+			message: m, parsed: e, request: request, done: done,
+			size: len(m.Content) + entryOverhead,
+		})
+		if !errors.Is(err, errRetired) {
+			return err
+		}
+	}
+}
+
+func (p *Publisher) count(m *decoder.Message, e *decoder.Envelope) {
+	switch {
+	case e.Kind == decoder.KindDisconnect:
+		p.metrics.Received.Control.Inc()
+	case e.Kind != decoder.KindPublish:
+		p.metrics.Received.Declare.Inc()
+	case m.Transactional:
+		p.metrics.Received.Publish.Inc()
+	default:
+		p.metrics.Received.Autonomous.Inc()
+	}
+}
+
+// bury stores a message that belongs to no lane.
+func (p *Publisher) bury(ctx context.Context, m *decoder.Message, e *decoder.Envelope, v verdict, done func()) error {
+	d := newDeadLetter(m, e, v)
+	if d.MessageID == "" {
+		d.MessageID = d.Origin
+	}
+	if !p.cfg.bury(ctx, p.log, d) {
+		return context.Cause(ctx)
+	}
+	p.metrics.Brokers.Unaddressed(v.reason).Inc()
+	done()
+	return nil
+}
+
+// lane returns the lane of a broker, nil if there is no such broker.
+func (p *Publisher) lane(ctx context.Context, id int32) (*lane, error) {
+	var deadline <-chan time.Time
+	for {
+		p.mu.Lock()
+		l, changed, loaded, unknown := p.lanes[id], p.changed, p.loaded, p.unknown[id]
+		p.mu.Unlock()
+		if l != nil || unknown {
+			return l, nil
+		}
+		if deadline == nil && loaded {
+			timer := time.NewTimer(unknownPatience)
+			defer timer.Stop()
+			deadline = timer.C
+			signal(p.kicked)
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			p.mu.Lock()
+			p.unknown[id] = p.lanes[id] == nil
+			p.mu.Unlock()
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// patience is how long Drain waits for a broker that is not available.
+const patience = time.Second
+
+// Drain waits until everything is resolved. It gives up on a lane when ctx ends,
+// or when its broker is not available; then it forgets what the lane holds and
+// returns an error.
+func (p *Publisher) Drain(ctx context.Context) error {
+	p.mu.Lock()
+	lanes := make([]*lane, 0, len(p.lanes))
+	for _, l := range p.lanes {
+		lanes = append(lanes, l)
+	}
+	p.mu.Unlock()
+	errs := make([]error, len(lanes))
+	var all sync.WaitGroup
+	for i, l := range lanes {
+		all.Go(func() {
+			if errs[i] = l.drain(ctx, patience); errs[i] != nil {
+				l.reset()
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// LaneStatus is the state of one broker's lane.
+type LaneStatus struct {
+	Broker int32
+	// Down is since when nothing can be delivered, zero if it can; Err is why.
+	Down time.Time
+	Err  error
+	// Held is the number of messages accepted and not resolved.
+	Held int
+}
+
+// Status returns the state of all lanes, in no order.
+func (p *Publisher) Status() []LaneStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]LaneStatus, 0, len(p.lanes))
+	for id, l := range p.lanes {
+		s := LaneStatus{Broker: id}
+		s.Down, s.Err, s.Held = l.status()
+		out = append(out, s)
+	}
+	return out
+}

@@ -1,0 +1,382 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pgamqp/pgamqp/decoder"
+)
+
+// pump publishes a lane's window over one channel. The publish loop (the lane's
+// goroutine) is the only user of the channel; the confirm loop waits for verdicts
+// in the order of publishing. Between them is a queue with room for the whole
+// window.
+type pump struct {
+	*lane
+	conn    *connection
+	channel *amqp.Channel
+	probe   *amqp.Channel // for passive declares, which close their channel on a miss; nil until needed
+
+	sent      chan *entry // published, in order; closed when the publish loop ends
+	confirmed chan struct{}
+	returns   chan amqp.Return
+	closing   chan *amqp.Error // the channel's end
+
+	nacked  atomic.Bool
+	refused chan struct{} // capacity 1: nacked was set
+	cause   *amqp.Error   // why the channel ended; nil if not by an error
+	failure error         // an error that makes the connection useless
+	again   bool          // the connection is to be made anew
+}
+
+// ending says what to do after a pump.
+type ending struct {
+	err       error // the connection is broken
+	reconnect bool  // it is to be made anew
+	nacked    bool  // the broker could not store something: wait before trying again
+}
+
+// maxTargets bounds what is remembered of exchanges that were seen to work.
+const maxTargets = 10_000
+
+// settleTimeout bounds the wait for confirms before a working connection is given
+// up on purpose.
+const settleTimeout = 2 * time.Second
+
+// pump publishes until ctx ends, the channel does, or the broker refuses
+// something. Afterwards everything without a verdict waits in the window again.
+func (l *lane) pump(ctx context.Context, c *connection) ending {
+	l.pumping.Lock()
+	defer l.pumping.Unlock()
+	if l.halted() {
+		return ending{reconnect: true}
+	}
+	ch, err := c.Channel()
+	if err == nil {
+		err = ch.Confirm(false)
+	}
+	if err != nil {
+		return ending{err: fmt.Errorf("open channel: %w", err)}
+	}
+	size := l.cfg.WindowMessages
+	p := &pump{
+		lane: l, conn: c, channel: ch,
+		sent:      make(chan *entry, size),
+		confirmed: make(chan struct{}),
+		// One return for each entry in flight: the library throws a return away when it
+		// cannot hand it over, and the message would count as delivered.
+		returns: ch.NotifyReturn(make(chan amqp.Return, size)),
+		closing: ch.NotifyClose(make(chan *amqp.Error, 1)),
+		refused: make(chan struct{}, 1),
+	}
+	go p.confirmLoop(ctx)
+	p.publishLoop(ctx)
+	close(p.sent)
+	p.settle(ctx)
+	p.closeChannels()
+	<-p.confirmed
+	return p.judge(ctx)
+}
+
+func (l *lane) halted() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.halts > 0
+}
+
+// publishLoop publishes what the window gives, until something ends it.
+func (p *pump) publishLoop(ctx context.Context) {
+	for !p.nacked.Load() && ctx.Err() == nil {
+		if p.conn.blocked.Load() {
+			if !p.wait(ctx, p.conn.changed) {
+				return
+			}
+			continue
+		}
+		e := p.take()
+		if e == nil {
+			if !p.wait(ctx, p.work) {
+				return
+			}
+			continue
+		}
+		var ok bool
+		if e.request.operation != nil {
+			ok = p.operate(ctx, e)
+		} else {
+			ok = p.send(ctx, e)
+		}
+		if !ok {
+			return
+		}
+	}
+}
+
+// wait waits for a token; false means that publishing ends.
+func (p *pump) wait(ctx context.Context, token <-chan struct{}) bool {
+	select {
+	case <-token:
+		return true
+	case <-p.refused:
+	case <-ctx.Done():
+	case cause := <-p.closing: // nil when closed without an error
+		p.cause = cause
+	case cause := <-p.conn.closing:
+		p.cause = cause
+	}
+	return false
+}
+
+// waitPending waits until at most n entries are in flight.
+func (p *pump) waitPending(ctx context.Context, n int) bool {
+	for p.pending() > n {
+		if !p.wait(ctx, p.settled) {
+			return false
+		}
+	}
+	return !p.nacked.Load()
+}
+
+// send publishes one message. A message to a target that is not known to work, or
+// one suspected of having closed a channel, goes alone: with nothing else in
+// flight, so that a refusal takes no other along.
+func (p *pump) send(ctx context.Context, e *entry) bool {
+	target := e.request.target()
+	alone := e.alone || !p.targets[target]
+	if alone {
+		if !p.waitPending(ctx, 1) {
+			return false
+		}
+		if exists, ok := p.exists(ctx, e); !ok || !exists {
+			return ok
+		}
+	}
+	if limit := p.conn.Config.FrameSize - 8; limit > 0 && headerFrameSize(&e.request.properties) > limit {
+		return p.reject(ctx, e, verdict{reason: ReasonTooLarge,
+			text: fmt.Sprintf("properties and headers take more than the %d bytes that the broker takes", limit)})
+	}
+	r := &e.request
+	confirm, err := p.channel.PublishWithDeferredConfirm(r.exchange, r.key, r.mandatory, false, r.properties)
+	if err != nil {
+		return p.sendFailed(ctx, e, err)
+	}
+	e.confirm, e.sentAt = confirm, time.Now()
+	p.metrics.Exchange(r.exchange).Published.Inc()
+	p.sent <- e
+	if alone {
+		if !p.waitPending(ctx, 0) {
+			return false
+		}
+		if len(p.targets) >= maxTargets {
+			clear(p.targets)
+		}
+		p.targets[target] = true
+	}
+	return true
+}
+
+// sendFailed deals with an error of the library's. Usually the connection is
+// gone. If it happens again and again with the same message it is the message.
+func (p *pump) sendFailed(ctx context.Context, e *entry, err error) bool {
+	if p.channel.IsClosed() {
+		select { // the reason, if the broker gave one
+		case p.cause = <-p.closing:
+		default:
+		}
+		return false
+	}
+	if e.failures++; e.failures >= maxFailures {
+		return p.reject(ctx, e, verdict{reason: ReasonInvalid, text: err.Error()})
+	}
+	p.failure = err
+	return false
+}
+
+// exists asks the broker for the exchange on a channel of its own. On a miss the
+// message is rejected. ok is false if publishing ends.
+func (p *pump) exists(ctx context.Context, e *entry) (exists, ok bool) {
+	name := e.request.exchange
+	if name == "" {
+		return true, true
+	}
+	var err error
+	if p.probe == nil || p.probe.IsClosed() {
+		if p.probe, err = p.conn.Channel(); err != nil {
+			p.failure = fmt.Errorf("open channel: %w", err)
+			return false, false
+		}
+	}
+	// Passive: needs no permission, compares neither type nor flags.
+	err = p.probe.ExchangeDeclarePassive(name, amqp.ExchangeDirect, false, false, false, false, nil)
+	var refusal *amqp.Error
+	switch {
+	case err == nil:
+		return true, true
+	case errors.As(err, &refusal) && isRefusal(refusal) && !p.conn.IsClosed():
+		return false, p.reject(ctx, e, refusedBy(refusal))
+	}
+	p.failure = fmt.Errorf("look for exchange %q: %w", name, err)
+	return false, false
+}
+
+// confirmLoop waits for the verdict of each published entry, in order.
+func (p *pump) confirmLoop(ctx context.Context) {
+	defer close(p.confirmed)
+	for e := range p.sent {
+		<-e.confirm.Done()
+		p.collectReturns()
+		counts := p.metrics.Exchange(e.request.exchange)
+		switch {
+		case e.confirm.Acked() && e.returned == nil:
+			now := time.Now()
+			counts.Confirmed.Inc()
+			p.metrics.LastConfirmed.Set(float64(now.UnixMilli()) / 1e3)
+			p.metrics.ConfirmSeconds.Observe(now.Sub(e.sentAt).Seconds())
+			if !e.message.CommitTime.IsZero() {
+				p.metrics.CommitToConfirm.Observe(max(0, now.Sub(e.message.CommitTime).Seconds()))
+			}
+			p.resolve(e)
+		case e.confirm.Acked():
+			p.reject(ctx, e, verdict{reason: ReasonUnroutable, code: e.returned.ReplyCode, text: e.returned.ReplyText})
+		case p.channel.IsClosed():
+			// The channel's end resolves confirms as a negative one would. Not known: the
+			// broker may have the message. It stays in the window.
+		default:
+			counts.Nacked.Inc()
+			if e.nackedAt.IsZero() {
+				e.nackedAt = time.Now()
+			}
+			p.nacked.Store(true)
+			signal(p.refused)
+		}
+	}
+}
+
+// collectReturns attaches returned messages to their entries. The library hands a
+// return over before it resolves the confirm of the same message, and the broker
+// sends both in the order of publishing; so it belongs to the first entry in
+// flight that looks the same. A return carries no delivery tag.
+func (p *pump) collectReturns() {
+	for {
+		select {
+		case r, ok := <-p.returns:
+			if !ok {
+				p.returns = nil
+				return
+			}
+			p.metrics.Exchange(r.Exchange).Returned(r.ReplyCode).Inc()
+			p.mu.Lock()
+			for _, e := range p.window.inFlight() {
+				if e.returned == nil && e.isReturnedAs(&r) {
+					e.returned = &r
+					break
+				}
+			}
+			p.mu.Unlock()
+		default:
+			return
+		}
+	}
+}
+
+// isReturnedAs tells whether r can be this entry. Entries that are equal in all
+// of this are interchangeable.
+func (e *entry) isReturnedAs(r *amqp.Return) bool {
+	q := &e.request
+	return q.operation == nil && q.exchange == r.Exchange && q.key == r.RoutingKey && q.mandatory &&
+		q.properties.MessageId == r.MessageId && string(q.properties.Body) == string(r.Body)
+}
+
+// settle waits for the verdicts of what is in flight, where that has a point: the
+// broker refused one message, or the connection is given up on purpose.
+func (p *pump) settle(ctx context.Context) {
+	if p.failure != nil || p.channel.IsClosed() {
+		return
+	}
+	if ctx.Err() == nil {
+		select {
+		case <-p.confirmed:
+			return
+		case <-ctx.Done():
+		}
+	}
+	if p.halted() {
+		return
+	}
+	timer := time.NewTimer(settleTimeout)
+	defer timer.Stop()
+	select {
+	case <-p.confirmed:
+	case <-timer.C:
+	}
+}
+
+// closeChannels closes the channels; if the broker does not answer, the whole
+// connection. That resolves all confirms.
+func (p *pump) closeChannels() {
+	closed := make(chan struct{})
+	go func() { // closer
+		defer close(closed)
+		_ = p.channel.Close()
+		if p.probe != nil {
+			_ = p.probe.Close()
+		}
+	}()
+	timer := time.NewTimer(closeTimeout)
+	defer timer.Stop()
+	select {
+	case <-closed:
+	case <-timer.C:
+		p.failure = errors.Join(p.failure, errors.New("broker does not answer"))
+		p.conn.raw.abort()
+		<-closed
+	}
+}
+
+// operate performs a declaration or a binding once nothing is in flight: it takes
+// effect between the messages around it.
+func (p *pump) operate(ctx context.Context, e *entry) bool {
+	if !p.waitPending(ctx, 1) {
+		return false
+	}
+	if e.request.operation.kind == decoder.KindDisconnect {
+		p.log.Info("reconnecting to broker as asked by amqp.disconnect")
+		p.resolve(e)
+		p.again = true
+		return false
+	}
+	err := p.apply(ctx, e.request.operation)
+	var refusal *amqp.Error
+	switch {
+	case err == nil:
+		p.resolve(e)
+		return true
+	case errors.As(err, &refusal) && isRefusal(refusal) && refusal.Code != amqp.InternalError:
+		return p.reject(ctx, e, refusedBy(refusal))
+	}
+	if e.failures++; refusal != nil && refusal.Server && e.failures >= maxFailures {
+		return p.reject(ctx, e, refusedBy(refusal))
+	}
+	p.failure = fmt.Errorf("%s: %w", e.request.operation, err)
+	return false
+}
+
+// apply performs an operation on a connection of its own.
+func (p *pump) apply(ctx context.Context, op *operation) error {
+	c, err := dial(ctx, p.conn.host, p.cfg.ConnectionName+" declarations", func(bool, string) {})
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	defer context.AfterFunc(ctx, c.raw.abort)()
+	ch, err := c.Channel()
+	if err != nil {
+		return err
+	}
+	return op.apply(ch)
+}

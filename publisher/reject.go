@@ -1,0 +1,206 @@
+package publisher
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pgamqp/pgamqp/decoder"
+	"github.com/pgamqp/pgamqp/internal/backoff"
+	"github.com/pgamqp/pgamqp/metrics"
+)
+
+// Reason is why a message became a dead letter.
+type Reason = metrics.DeadLetterReason
+
+// The reasons, as they stand in amqp.dead_letter.
+const (
+	ReasonUnroutable    = metrics.ReasonUnroutable
+	ReasonNotFound      = metrics.ReasonNotFound
+	ReasonTooLarge      = metrics.ReasonTooLarge
+	ReasonNacked        = metrics.ReasonNacked
+	ReasonUndecodable   = metrics.ReasonUndecodable
+	ReasonInvalid       = metrics.ReasonInvalid
+	ReasonUnknownBroker = metrics.ReasonUnknownBroker
+)
+
+// DeadLetter is a message that could not be delivered, with all that is needed to
+// look at it and to send it again.
+type DeadLetter struct {
+	// Origin is the message's identity over all redeliveries: one letter for each.
+	Origin string
+	// Envelope is what was read of it; its zero value if it could not be read.
+	Envelope  decoder.Envelope
+	Message   decoder.Message
+	MessageID string // as sent, or as it would have been
+	Reason    Reason
+	ReplyCode uint16 // of the broker, 0 if it was not asked
+	ReplyText string
+	// Head and Body are the content to be emitted again, one after the other.
+	Head, Body []byte
+}
+
+// verdict is why a message is rejected.
+type verdict struct {
+	reason Reason
+	code   uint16
+	text   string
+}
+
+// maxFailures is how often a message may end a connection while alone on it,
+// before it is taken to be the cause.
+const maxFailures = 3
+
+// isRefusal tells whether an error of the broker is about what was sent, as
+// against the state of the connection or the broker.
+func isRefusal(e *amqp.Error) bool {
+	return e != nil && e.Server && e.Code != amqp.ConnectionForced && e.Code != 200
+}
+
+func refusedBy(e *amqp.Error) verdict {
+	v := verdict{reason: metrics.ReasonRefused, code: uint16(e.Code), text: e.Reason}
+	switch e.Code {
+	case amqp.NotFound:
+		v.reason = metrics.ReasonNotFound
+	case amqp.AccessRefused:
+		v.reason = metrics.ReasonAccessRefused
+	case amqp.PreconditionFailed:
+		v.reason = metrics.ReasonPreconditionFailed
+	case amqp.ContentTooLarge, amqp.FrameError:
+		v.reason = metrics.ReasonTooLarge
+	}
+	return v
+}
+
+// judge decides what becomes of everything that was in flight when the channel
+// ended. Only then is it known what has a verdict.
+func (p *pump) judge(ctx context.Context) ending {
+	if p.cause == nil {
+		select {
+		case p.cause = <-p.closing:
+		default:
+		}
+	}
+	p.mu.Lock()
+	var open []*entry
+	for _, e := range p.window.inFlight() {
+		if e.confirm != nil {
+			open = append(open, e)
+		}
+	}
+	p.mu.Unlock()
+
+	if p.failure == nil && p.conn.IsClosed() {
+		p.failure = amqp.ErrClosed
+		if p.cause != nil {
+			p.failure = p.cause
+		}
+	}
+	nacked := p.nacked.Load() && p.cause == nil
+	switch {
+	case isRefusal(p.cause):
+		p.findCulprit(ctx, open)
+	case nacked:
+		p.retryNacked(ctx, open)
+	case len(open) > 0:
+		p.metrics.Retries.ConnectionLost.Add(float64(len(open)))
+	}
+	p.mu.Lock()
+	p.window.rewind()
+	p.measure()
+	p.mu.Unlock()
+	return ending{err: p.failure, reconnect: p.again, nacked: nacked}
+}
+
+// findCulprit deals with a channel, or connection, that the broker closed because
+// of a message. With one message in flight it is known which. With several, each
+// is sent again alone until the culprit is found.
+func (p *pump) findCulprit(ctx context.Context, open []*entry) {
+	clear(p.targets) // the exchange may be gone, the permission revoked
+	p.log.Warn("broker refused a message", slog.Int("code", p.cause.Code), slog.String("reason", p.cause.Reason),
+		slog.Int("in_flight", len(open)))
+	if len(open) == 1 {
+		e := open[0]
+		// Errors of the connection may be the broker's own trouble.
+		if e.failures++; !p.conn.IsClosed() || e.failures >= maxFailures {
+			p.reject(ctx, e, refusedBy(p.cause))
+			return
+		}
+	}
+	p.metrics.Retries.ChannelClosed.Add(float64(len(open)))
+	for _, e := range open {
+		e.alone = true
+	}
+}
+
+// retryNacked lets refused messages be sent again, in order and one at a time,
+// until NackRetry is over.
+func (p *pump) retryNacked(ctx context.Context, open []*entry) {
+	for _, e := range open {
+		if e.nackedAt.IsZero() {
+			continue
+		}
+		if time.Since(e.nackedAt) >= p.cfg.NackRetry {
+			p.reject(ctx, e, verdict{reason: ReasonNacked, text: "the broker could not take the message for " + p.cfg.NackRetry.String()})
+			continue
+		}
+		e.alone = true
+		p.metrics.Retries.Nacked.Inc()
+	}
+}
+
+// reject stores an entry as a dead letter and resolves it. It tries until it
+// succeeds; false means that ctx ended before, and the entry has no verdict.
+func (l *lane) reject(ctx context.Context, e *entry, v verdict) bool {
+	letter := newDeadLetter(&e.message, &e.parsed, v)
+	letter.MessageID = e.request.properties.MessageId
+	if !l.cfg.bury(ctx, l.log, letter) {
+		return false
+	}
+	l.metrics.DeadLettered(v.reason).Inc()
+	l.resolve(e)
+	return true
+}
+
+// buryAll makes dead letters of what a deleted broker's lane still holds.
+func (l *lane) buryAll(ctx context.Context) {
+	for e := l.take(); e != nil; e = l.take() {
+		if !l.reject(ctx, e, verdict{reason: ReasonUnknownBroker, text: errRetired.Error()}) {
+			return
+		}
+	}
+}
+
+func newDeadLetter(m *decoder.Message, e *decoder.Envelope, v verdict) DeadLetter {
+	d := DeadLetter{
+		Origin: identityOf(m, e), Envelope: *e, Message: *m, MessageID: e.MessageID,
+		Reason: v.reason, ReplyCode: v.code, ReplyText: v.text, Body: m.Content,
+	}
+	if v.reason != ReasonUndecodable {
+		d.Head, d.Body = e.SplitWithOrigin(m.Content, d.Origin)
+	}
+	return d
+}
+
+// bury stores a dead letter; it tries until it succeeds or ctx ends (false).
+// Nothing is lost meanwhile: the message is not confirmed to PostgreSQL.
+func (c *Config) bury(ctx context.Context, log *slog.Logger, d DeadLetter) bool {
+	wait := backoff.New(100*time.Millisecond, 10*time.Second)
+	for {
+		err := c.DeadLetter(ctx, d)
+		if err == nil {
+			log.Warn("dead letter", slog.String("message_id", d.MessageID), slog.String("reason", string(d.Reason)),
+				slog.String("exchange", d.Envelope.Exchange), slog.Int("code", int(d.ReplyCode)), slog.String("text", d.ReplyText))
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		log.Error("cannot store a dead letter, trying again", slog.String("message_id", d.MessageID), slog.Any("error", err))
+		if wait.Wait(ctx) != nil {
+			return false
+		}
+	}
+}

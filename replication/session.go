@@ -1,0 +1,256 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgamqp/pgamqp/internal/backoff"
+	"github.com/pgamqp/pgamqp/metrics"
+)
+
+// Config says which slot to read and how much to hold.
+type Config struct {
+	// Postgres is where the slot's database is; its RuntimeParams are completed.
+	Postgres *pgconn.Config
+	Slot     string
+	// Publication is required by pgoutput; messages do not depend on its tables.
+	Publication string
+	// InboxMessages and InboxBytes bound what is received and not yet taken over by
+	// the Sink. One message larger than InboxBytes is still accepted when alone.
+	InboxMessages, InboxBytes int
+	// ShutdownTimeout bounds the time between the end of Run's ctx and its return.
+	ShutdownTimeout time.Duration
+}
+
+// memory is what one process remembers over its streams: up to where everything
+// was confirmed, and of which server that is true.
+type memory struct {
+	identity identity
+	flushed  pglogrepl.LSN
+}
+
+// skipTo returns the position below which units were confirmed before, or 0 if
+// nothing is known of this server: positions of another system, another timeline
+// or another slot mean something else.
+func (m memory) skipTo(s server, log *slog.Logger) pglogrepl.LSN {
+	switch {
+	case m.flushed == 0 || m.identity != s.identity:
+		return 0
+	case m.flushed > s.walEnd:
+		// Only a server that lost WAL it had reported as durable does this.
+		log.Error("server's WAL ends before a position that was confirmed; it has lost WAL (fsync off, or restored)",
+			slog.String("lsn", m.flushed.String()), slog.String("wal_end", s.walEnd.String()))
+		return 0
+	}
+	return m.flushed
+}
+
+// Session reads the slot for as long as the process lives: one stream after the
+// other, with backoff between. See doc.go for its states.
+type Session struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics.Replication
+	memory  memory
+	current atomic.Pointer[stream]
+
+	mu      sync.Mutex // guards all below
+	state   Status
+	waiters map[chan struct{}]pglogrepl.LSN
+}
+
+// Status is what a Session does now.
+type Status struct {
+	State metrics.ReplicationState
+	// Since is when it began to.
+	Since time.Time
+	// Err is why the last stream ended; nil if none has.
+	Err error
+}
+
+// NewSession makes a Session; Run does the work. Slot must consist of lower case
+// letters, digits and underscores.
+func NewSession(cfg Config, log *slog.Logger, m *metrics.Replication) (*Session, error) {
+	if !slotName.MatchString(cfg.Slot) {
+		return nil, &SlotError{Slot: cfg.Slot, Problem: "has a name that PostgreSQL does not allow",
+			Fix: "use lower case letters, digits and underscores, at most 63"}
+	}
+	s := &Session{cfg: cfg, log: log, metrics: m, waiters: make(map[chan struct{}]pglogrepl.LSN)}
+	m.LagSeconds.SetFunc(s.lagSeconds)
+	m.Inbox.LimitBytes.Set(float64(cfg.InboxBytes))
+	s.enter(metrics.StateConnecting, nil)
+	return s, nil
+}
+
+// Run streams into to until ctx ends; it then delivers what is begun, within
+// ShutdownTimeout, and returns nil. It returns an error only if trying again cannot
+// help, as Retryable says.
+func (s *Session) Run(ctx context.Context, to Sink) error {
+	defer s.enter(metrics.StateStopped, nil)
+	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(s.cfg.ShutdownTimeout, cancel) })()
+
+	failed := backoff.New(100*time.Millisecond, 10*time.Second)
+	busy := backoff.New(300*time.Millisecond, 700*time.Millisecond)
+	for {
+		began := time.Now()
+		err := s.stream(hard, ctx, to)
+		if ctx.Err() != nil {
+			s.goodbye(err)
+			return nil
+		}
+		var slot *SlotError
+		if errors.As(err, &slot) && slot.Lost {
+			s.enter(metrics.StateSlotLost, err)
+		}
+		err = explain(err, s.cfg.Postgres.User)
+		if !Retryable(err) {
+			return err
+		}
+		if time.Since(began) > time.Minute {
+			failed.Reset()
+		}
+		wait := failed
+		if slotBusy(err) {
+			wait = busy
+			if s.Status().State != metrics.StateStandby { // once, not twice a second
+				s.log.Info("waiting for the slot", slog.Any("error", err))
+			}
+			s.enter(metrics.StateStandby, err)
+		} else {
+			s.enter(metrics.StateConnecting, err)
+			s.log.Warn("stream ended, trying again", slog.Any("error", err))
+		}
+		if wait.Wait(ctx) != nil {
+			return nil
+		}
+	}
+}
+
+// stream runs one stream to its end and remembers what it has confirmed.
+func (s *Session) stream(hard, stop context.Context, to Sink) error {
+	st, err := open(stop, s.cfg, s.memory, s.confirmed, s.log, s.metrics)
+	switch {
+	case err == nil:
+		s.metrics.Connects.OK.Inc()
+	case slotBusy(err):
+		s.metrics.Connects.SlotBusy.Inc()
+		return err
+	default:
+		s.metrics.Connects.Error.Inc()
+		return err
+	}
+	s.enter(metrics.StateStreaming, nil)
+	s.metrics.Leader.Set(1)
+	s.current.Store(st)
+
+	err = st.run(hard, stop, to)
+	s.metrics.Leader.Set(0)
+	if stop.Err() == nil {
+		// The server will send again what is not confirmed, so the Sink must be empty
+		// before the next stream: what it can still confirm counts, the rest is dropped.
+		drain, cancel := context.WithTimeout(hard, drainTimeout)
+		_ = to.Drain(drain)
+		cancel()
+	}
+	s.current.Store(nil)
+	if flushed := st.tracker.Flushed(); s.memory.identity != st.server.identity || flushed > s.memory.flushed {
+		s.memory = memory{identity: st.server.identity, flushed: flushed}
+	}
+	return err
+}
+
+// drainTimeout bounds the wait for confirms after a stream has failed.
+const drainTimeout = 5 * time.Second
+
+// goodbye logs how the last stream ended after a request to stop.
+func (s *Session) goodbye(err error) {
+	if err != nil && !errors.Is(err, context.Canceled) {
+		s.log.Warn("stopped before all was confirmed; the rest is sent at the next start", slog.Any("error", err))
+		return
+	}
+	s.log.Info("stopped")
+}
+
+func (s *Session) enter(state metrics.ReplicationState, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state.State != state {
+		s.state.State, s.state.Since = state, time.Now()
+	}
+	s.state.Err = err
+	s.metrics.State.Set(state)
+}
+
+// Status returns what the session does now.
+func (s *Session) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// WaitConfirmed waits until everything up to lsn is confirmed, or ctx ends.
+func (s *Session) WaitConfirmed(ctx context.Context, lsn pglogrepl.LSN) error {
+	c := make(chan struct{}, 1)
+	s.mu.Lock()
+	s.waiters[c] = lsn
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.waiters, c)
+		s.mu.Unlock()
+	}()
+	if st := s.current.Load(); st != nil {
+		s.confirmed(st.tracker.Flushed())
+	}
+	select {
+	case <-c:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// confirmed wakes those that wait for a position up to flushed.
+func (s *Session) confirmed(flushed pglogrepl.LSN) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c, lsn := range s.waiters {
+		if lsn <= flushed {
+			signal(c)
+		}
+	}
+}
+
+// PID returns the server's process that serves the current stream, 0 if there is
+// no stream.
+func (s *Session) PID() uint32 {
+	if st := s.current.Load(); st != nil {
+		return st.conn.PID()
+	}
+	return 0
+}
+
+// lagSeconds is the age of the oldest unconfirmed commit.
+func (s *Session) lagSeconds() float64 {
+	if st := s.current.Load(); st != nil {
+		if since, ok := st.tracker.Oldest(); ok {
+			return max(0, time.Since(since).Seconds())
+		}
+	}
+	return 0
+}
+
+// slotBusy tells whether another process reads the slot.
+func slotBusy(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "55006"
+}
