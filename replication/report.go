@@ -80,6 +80,7 @@ func (r *reporter) begin(walSenderTimeout time.Duration, now time.Time) {
 // interrupted for the next. The owner calls it after each interruption.
 func (s *stream) keepReporting(now time.Time) error {
 	r := &s.report
+	s.hooks.ticked()
 	r.pending.Store(false) // before Flushed: a later confirmation wakes again
 	moved := s.tracker.Flushed() != r.last
 	idle := s.tracker.Idle() && !s.decoder.InTransaction()
@@ -204,6 +205,6 @@ func (s *stream) sendStatus(now time.Time, ask bool) error {
 	if ask {
 		r.askedAt = now
 	}
-	s.reported(flushed)
+	s.hooks.reported(flushed)
 	return nil
 }

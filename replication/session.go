@@ -60,6 +60,7 @@ type Session struct {
 	metrics *metrics.Replication
 	memory  memory
 	current atomic.Pointer[stream]
+	ticked  atomic.Int64 // when Run was last seen at work, Unix nanoseconds
 
 	mu      sync.Mutex // guards all below
 	state   Status
@@ -86,8 +87,17 @@ func NewSession(cfg Config, log *slog.Logger, m *metrics.Replication) (*Session,
 	m.LagSeconds.SetFunc(s.lagSeconds)
 	m.Inbox.LimitBytes.Set(float64(cfg.InboxBytes))
 	s.enter(metrics.StateConnecting, nil)
+	s.tick()
 	return s, nil
 }
+
+// tick notes that Run is at work. A stream does so with each look at its timers,
+// every ten seconds at least.
+func (s *Session) tick() { s.ticked.Store(time.Now().UnixNano()) }
+
+// Stuck returns for how long Run has shown no sign of work. Half a minute is more
+// than any step may take.
+func (s *Session) Stuck() time.Duration { return time.Since(time.Unix(0, s.ticked.Load())) }
 
 // Run streams into to until ctx ends; it then delivers what is begun, within
 // ShutdownTimeout, and returns nil. It returns an error only if trying again cannot
@@ -101,6 +111,7 @@ func (s *Session) Run(ctx context.Context, to Sink) error {
 	failed := backoff.New(100*time.Millisecond, 10*time.Second)
 	busy := backoff.New(300*time.Millisecond, 700*time.Millisecond)
 	for {
+		s.tick()
 		began := time.Now()
 		err := s.stream(hard, ctx, to)
 		if ctx.Err() != nil {
@@ -137,7 +148,7 @@ func (s *Session) Run(ctx context.Context, to Sink) error {
 
 // stream runs one stream to its end and remembers what it has confirmed.
 func (s *Session) stream(hard, stop context.Context, to Sink) error {
-	st, err := open(stop, s.cfg, s.memory, s.confirmed, s.log, s.metrics)
+	st, err := open(stop, s.cfg, s.memory, hooks{ticked: s.tick, reported: s.confirmed}, s.log, s.metrics)
 	switch {
 	case err == nil:
 		s.metrics.Connects.OK.Inc()

@@ -42,9 +42,8 @@ type stream struct {
 	tracker *Tracker
 	inbox   *inbox
 	report  reporter
-	// reported is told each position that was reported; it must not block.
-	reported func(pglogrepl.LSN)
-	woken    chan struct{} // capacity 1: wake-ups while the owner does not read
+	hooks   hooks
+	woken   chan struct{} // capacity 1: wake-ups while the owner does not read
 
 	// skipTo is the position up to which everything was confirmed in this process
 	// before: after a restart the server may have forgotten that (up to version 16
@@ -54,10 +53,15 @@ type stream struct {
 	messages int   // in the open transaction
 }
 
+// hooks tell the Session what goes on; they must not block.
+type hooks struct {
+	ticked   func()              // the owner is alive
+	reported func(pglogrepl.LSN) // a position was reported
+}
+
 // open connects, checks the slot and starts streaming. remembered is what an
-// earlier stream has confirmed; it is used only if the server is the same. reported
-// is called after each report.
-func open(ctx context.Context, cfg Config, remembered memory, reported func(pglogrepl.LSN), log *slog.Logger, m *metrics.Replication) (*stream, error) {
+// earlier stream has confirmed; it is used only if the server is the same.
+func open(ctx context.Context, cfg Config, remembered memory, h hooks, log *slog.Logger, m *metrics.Replication) (*stream, error) {
 	onNotice := func(_ *pgconn.PgConn, n *pgconn.Notice) {
 		// Version 18 says so when it passes over a missing publication: rows get lost.
 		log.Error("server warns", slog.String("severity", n.Severity), slog.String("code", n.Code), slog.String("message", n.Message))
@@ -67,7 +71,7 @@ func open(ctx context.Context, cfg Config, remembered memory, reported func(pglo
 		return nil, fmt.Errorf("connect for replication: %w", err)
 	}
 	s := &stream{
-		cfg: cfg, log: log, metrics: m, conn: conn, raw: raw, reported: reported,
+		cfg: cfg, log: log, metrics: m, conn: conn, raw: raw, hooks: h,
 		inbox: newInbox(cfg.InboxMessages, cfg.InboxBytes),
 		woken: make(chan struct{}, 1),
 	}

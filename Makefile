@@ -1,0 +1,77 @@
+# What people and CI run, by the same names. `make help` lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+
+# The PostgreSQL versions that `make integration` runs against, the first one first.
+POSTGRES ?= 15 14 16 17 18
+# Which integration tests: a regular expression, as for `go test -run`.
+RUN ?= .
+FUZZ_SECONDS ?= 60
+DEMO_ARGS ?=
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+.PHONY: build
+build: ## build bin/pgamqp
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o bin/ ./cmd/pgamqp
+
+.PHONY: demo
+demo: setup-demo build ## install what is missing, start private servers, send messages through pgamqp
+	bin/pgamqp demo $(DEMO_ARGS)
+
+.PHONY: setup
+setup: ## install what `make lint` and `make test` need
+	@scripts/setup.sh test
+
+.PHONY: setup-demo
+setup-demo:
+	@scripts/setup.sh demo
+
+# The linter's module is apart, so that its dependencies stay out of ours.
+linter := bin/golangci-lint
+$(linter): tools/go.mod tools/go.sum
+	$(GO) -C tools build -o ../bin/ tool
+
+.PHONY: lint
+lint: setup $(linter) ## check format, modules, code and scripts
+	shellcheck scripts/*.sh .ci/run
+	$(linter) fmt --diff
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	$(linter) run
+
+.PHONY: format
+format: $(linter) ## bring the code into the form that `make lint` wants
+	$(linter) fmt
+
+.PHONY: test
+test: unit integration ## all tests
+
+.PHONY: unit
+unit: setup ## the tests of every package but integration
+	$(GO) test -race -shuffle=on -timeout 10m $$($(GO) list ./... | grep -v '/integration$$')
+
+.PHONY: integration
+integration: setup ## the real program between real servers, on every PostgreSQL version
+	for version in $(POSTGRES); do \
+		echo "integration on PostgreSQL $$version"; \
+		PGAMQP_TEST_POSTGRES=$$version $(GO) test -race -shuffle=on -count=1 -timeout 15m -run '$(RUN)' ./integration; \
+	done
+
+.PHONY: fuzz
+fuzz: ## fuzz each target for a minute, or FUZZ_SECONDS
+	scripts/fuzz.sh $(FUZZ_SECONDS)
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// The exit codes of the process, documented in the help of the root command.
+const (
+	exitOK           = 0
+	exitFailure      = 1 // anything that has no code of its own
+	exitUsage        = 2 // the command line or the configuration is wrong
+	exitPrecondition = 3 // the server lacks something that somebody must set up: slot, publication, grant, wal_level
+	exitSlotLost     = 4 // the slot, and with it the place to go on from, is gone
+)
+
+const exitCodeHelp = `Exit codes:
+  0  success, or a clean stop after SIGTERM
+  1  failure; trying again may help
+  2  mistake in the command line or in the configuration
+  3  something is missing on the server: installation, slot, grant, wal_level
+  4  the replication slot is lost: messages may be missing, somebody must decide`
+
+// exitError gives an error the exit code that it leads to.
+type exitError struct {
+	code   int
+	err    error
+	logged bool // it is in the log already; saying it again on stderr would only break a log in JSON
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+// exitWith makes the process end with a code if err reaches main.
+func exitWith(code int, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &exitError{code: code, err: err}
+}
+
+// exitCode returns the code that an error leads to. The outermost code counts.
+func exitCode(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	if e, ok := errors.AsType[*exitError](err); ok {
+		return e.code
+	}
+	return exitFailure
+}
+
+// reportError tells the user, if nobody has told the log. Each line of an error with several is indented.
+func reportError(stderr io.Writer, err error) {
+	if err == nil {
+		return
+	}
+	if e, ok := errors.AsType[*exitError](err); ok && e.logged {
+		return
+	}
+	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
+	fmt.Fprintf(stderr, "pgamqp: %s\n", strings.Join(lines, "\n  "))
+	if exitCode(err) == exitUsage && len(lines) == 1 {
+		fmt.Fprintln(stderr, "`pgamqp --help` shows what can be given.")
+	}
+}

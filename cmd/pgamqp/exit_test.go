@@ -1,0 +1,33 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"testing"
+)
+
+func TestExitCodes(t *testing.T) {
+	plain := errors.New("it broke")
+	for _, c := range []struct {
+		err    error
+		code   int
+		stderr string
+	}{
+		{nil, 0, ""},
+		{exitWith(exitSlotLost, nil), 0, ""},
+		{plain, 1, "pgamqp: it broke\n"},
+		{exitWith(exitPrecondition, plain), 3, "pgamqp: it broke\n"},
+		{fmt.Errorf("run: %w", exitWith(exitSlotLost, plain)), 4, "pgamqp: run: it broke\n"},
+		{exitWith(exitPrecondition, exitWith(exitSlotLost, plain)), 3, "pgamqp: it broke\n"},
+		{errors.Join(plain, exitWith(exitSlotLost, plain)), 4, "pgamqp: it broke\n  it broke\n"},
+		{exitWith(exitUsage, plain), 2, "pgamqp: it broke\n`pgamqp --help` shows what can be given.\n"},
+		{&exitError{code: 4, err: plain, logged: true}, 4, ""},
+	} {
+		var stderr bytes.Buffer
+		reportError(&stderr, c.err)
+		if code := exitCode(c.err); code != c.code || stderr.String() != c.stderr {
+			t.Errorf("%v: exit code %d, want %d; stderr %q, want %q", c.err, code, c.code, stderr.String(), c.stderr)
+		}
+	}
+}

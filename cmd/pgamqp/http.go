@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/pgamqp/pgamqp/metrics"
+)
+
+// Deadlines of the HTTP server. Its clients are Prometheus and health checks: whoever is slower is stuck.
+const (
+	httpReadTimeout     = 5 * time.Second
+	httpWriteTimeout    = 30 * time.Second // a scrape of many series over a slow line
+	httpIdleTimeout     = 2 * time.Minute  // longer than the usual scrape interval
+	httpShutdownTimeout = 2 * time.Second
+	httpMaxHeaderBytes  = 16 << 10
+)
+
+// newRegistry returns a registry with what every process has: build, Go runtime, operating system.
+func newRegistry() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	b := currentBuild()
+	metrics.NewBuildInfo(reg, b.Version, b.Commit)
+	return reg
+}
+
+// listenHTTP opens the address of the HTTP server. The daemon calls it before anything else, so that an address that
+// is taken or not ours ends the start with a clear error, and not a daemon that nobody can watch.
+func listenHTTP(ctx context.Context, address string) (net.Listener, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("listen on %s: another process uses the port: choose a different one with --listen, port 0 for any", address)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("listen on %s: not permitted for this user: choose a port above 1023 with --listen", address)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("listen on %s: this machine has no such address: change --listen", address)
+	case err != nil:
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	return listener, nil
+}
+
+// httpServer answers Prometheus and health checks.
+type httpServer struct {
+	server *http.Server
+	log    *slog.Logger
+}
+
+// newHTTPServer makes the server. live and ready are called from any goroutine, must not block, and return nil or what
+// is wrong, in words for an operator; live only for what a restart of the process can cure.
+func newHTTPServer(reg *prometheus.Registry, live, ready func() error, log *slog.Logger) *httpServer {
+	errorLog := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{
+		ErrorLog:            errorLog,
+		Registry:            reg,
+		MaxRequestsInFlight: 4,
+		EnableOpenMetrics:   true,
+	}))
+	mux.Handle("GET /healthz", healthHandler("alive", live))
+	mux.Handle("GET /readyz", healthHandler("ready", ready))
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = io.WriteString(w, currentBuild().String()+"\n\n/metrics\n/healthz\n/readyz\n")
+	})
+	return &httpServer{
+		log: log,
+		server: &http.Server{
+			Handler:           mux,
+			ReadHeaderTimeout: httpReadTimeout,
+			ReadTimeout:       httpReadTimeout,
+			WriteTimeout:      httpWriteTimeout,
+			IdleTimeout:       httpIdleTimeout,
+			MaxHeaderBytes:    httpMaxHeaderBytes,
+			ErrorLog:          errorLog,
+		},
+	}
+}
+
+// Run serves until ctx ends, then finishes the requests in hand and closes the listener.
+func (s *httpServer) Run(ctx context.Context, listener net.Listener) error {
+	s.log.Info("listening", "address", listener.Addr().String())
+	served := make(chan error, 1)
+	go func() { served <- s.server.Serve(listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve HTTP on %s: %w", listener.Addr(), err)
+	case <-ctx.Done():
+	}
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpShutdownTimeout)
+	defer cancel()
+	if err := s.server.Shutdown(limited); err != nil {
+		s.server.Close() // a client that does not finish must not hold up the stop
+	}
+	<-served
+	return nil
+}
+
+// healthHandler answers 200 and what holds, or 503 and what is wrong.
+func healthHandler(state string, check func() error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		if err := check(); err != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintf(w, "not %s: %s\n", state, strings.TrimSpace(err.Error()))
+			return
+		}
+		fmt.Fprintln(w, state)
+	})
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/pgamqp/pgamqp"
+
+// Outside modules, by the first part of their import paths.
+const (
+	modPgx        = "github.com/jackc/pgx/v5"
+	modPglogrepl  = "github.com/jackc/pglogrepl"
+	modAmqp       = "github.com/rabbitmq/amqp091-go"
+	modPrometheus = "github.com/prometheus/client_golang"
+	modCobra      = "github.com/spf13/cobra"
+	modYaml       = "go.yaml.in/yaml/v3"
+	modSync       = "golang.org/x/sync"
+)
+
+// arrows says what each package may import: packages of ours and modules of others. The standard library is free,
+// but for what is named as barred. ARCHITECTURE.md gives the reasons; a new arrow needs one.
+func arrows() map[string]struct{ ours, outside, barred []string } {
+	type row = struct{ ours, outside, barred []string }
+	noIO := []string{"log", "log/slog", "net", "os", "io/fs"}
+	return map[string]row{
+		"decoder":           {outside: []string{modPglogrepl}, barred: noIO},
+		"metrics":           {outside: []string{modPrometheus}, barred: noIO},
+		"sql":               {},
+		"internal/backoff":  {barred: noIO},
+		"internal/config":   {outside: []string{modYaml}},
+		"internal/catalog":  {ours: []string{"sql"}, outside: []string{modPgx, modPglogrepl}},
+		"replication":       {ours: []string{"decoder", "metrics", "internal/backoff"}, outside: []string{modPgx, modPglogrepl}},
+		"publisher":         {ours: []string{"decoder", "metrics", "internal/backoff"}, outside: []string{modAmqp, modPglogrepl}},
+		"internal/fakeamqp": {outside: []string{modAmqp}},
+		"internal/fakewal":  {outside: []string{modPgx, modPglogrepl}},
+		"internal/testserver": {outside: []string{modPgx, modAmqp}},
+		"internal/demo":       {ours: []string{"internal/testserver"}, outside: []string{modPgx, modAmqp}},
+		"cmd/pgamqp": {
+			ours: []string{
+				"decoder", "metrics", "sql", "replication", "publisher",
+				"internal/backoff", "internal/config", "internal/catalog", "internal/demo",
+			},
+			outside: []string{modPgx, modPglogrepl, modAmqp, modPrometheus, modCobra, modSync},
+		},
+		"integration": {ours: []string{"internal/testserver"}, outside: []string{modPgx, modPglogrepl, modAmqp}},
+	}
+}
+
+// listedPackage is what `go list -json` says of a package.
+type listedPackage struct {
+	ImportPath, Doc                             string
+	GoFiles, Imports, TestImports, XTestImports []string
+}
+
+func listPackages(t *testing.T) []listedPackage {
+	t.Helper()
+	list := exec.Command("go", "list", "-e", "-find", "-json=ImportPath,Doc,GoFiles,Imports,TestImports,XTestImports", "./...")
+	list.Dir = "../.."
+	var stderr bytes.Buffer
+	list.Stderr = &stderr
+	out, err := list.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	var packages []listedPackage
+	for decoder := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listedPackage
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}
+
+// ourName returns the path of an imported package inside the module, false for one from outside.
+func ourName(importPath string) (string, bool) {
+	name, ours := strings.CutPrefix(importPath, module+"/")
+	return name, ours
+}
+
+func standard(importPath string) bool {
+	first, _, _ := strings.Cut(importPath, "/")
+	return !strings.Contains(first, ".")
+}
+
+func TestPackagesImportOnlyWhatTheArrowsAllow(t *testing.T) {
+	allowed := arrows()
+	for _, p := range listPackages(t) {
+		name, _ := ourName(p.ImportPath)
+		rule, known := allowed[name]
+		if !known {
+			t.Errorf("%s is a new package: say in this test what it may import, and why in ARCHITECTURE.md", name)
+			continue
+		}
+		for _, imported := range p.Imports {
+			target, ours := ourName(imported)
+			ok := false
+			switch {
+			case ours:
+				ok = slices.Contains(rule.ours, target)
+			case standard(imported):
+				ok = !slices.Contains(rule.barred, imported)
+			default:
+				ok = slices.ContainsFunc(rule.outside, func(m string) bool {
+					return imported == m || strings.HasPrefix(imported, m+"/")
+				})
+			}
+			if !ok {
+				t.Errorf("%s must not import %s", name, imported)
+			}
+		}
+	}
+}
+
+func TestTestsDoNotJoinWhatTheArrowsKeepApart(t *testing.T) {
+	apart := map[string][]string{
+		"replication": {"publisher"},
+		"publisher":   {"replication", "internal/catalog"},
+		"integration": {"replication", "publisher", "decoder", "metrics", "internal/catalog", "internal/config"},
+	}
+	for _, p := range listPackages(t) {
+		name, _ := ourName(p.ImportPath)
+		for _, imported := range slices.Concat(p.TestImports, p.XTestImports) {
+			if target, ours := ourName(imported); ours && slices.Contains(apart[name], target) {
+				t.Errorf("the tests of %s must not import %s", name, target)
+			}
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItIs(t *testing.T) {
+	for _, p := range listPackages(t) {
+		if p.Doc == "" && len(p.GoFiles) > 0 {
+			t.Errorf("package %s has no comment: write what it owns, promises and must not do", path.Base(p.ImportPath))
+		}
+	}
+}

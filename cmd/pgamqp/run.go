@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgamqp/pgamqp/internal/backoff"
+	"github.com/pgamqp/pgamqp/internal/catalog"
+	"github.com/pgamqp/pgamqp/internal/config"
+	"github.com/pgamqp/pgamqp/metrics"
+	"github.com/pgamqp/pgamqp/publisher"
+	"github.com/pgamqp/pgamqp/replication"
+)
+
+// Publisher is what the replication side delivers to.
+var _ replication.Sink = (*publisher.Publisher)(nil)
+
+// runDaemon runs until ctx ends (nil) or something is wrong that trying again
+// does not cure. The order of its end: the session stops receiving, drains the
+// publisher and reports; then the publisher closes its connections; then
+// everything else, HTTP among it, so that the drain can be watched.
+func runDaemon(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+	listener, err := listenHTTP(ctx, cfg.Listen)
+	if err != nil {
+		return exitWith(exitUsage, err)
+	}
+	defer listener.Close()
+	d, err := newDaemon(ctx, cfg, log, newRegistry())
+	if err != nil {
+		return err
+	}
+	defer d.pool.Close()
+
+	background, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	group, background := errgroup.WithContext(background)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(background, func() { cancel(context.Cause(background)) })()
+
+	server := newHTTPServer(d.registry, d.live, d.ready, log)
+	group.Go(func() error { return server.Run(background, listener) })
+	group.Go(func() error { return d.publisher.Run(background) })
+	err = d.preflight(ctx)
+	if err == nil {
+		group.Go(func() error { return d.watchSlot(background) })
+		group.Go(func() error { return d.sendHeartbeats(background) })
+		err = d.session.Run(ctx, d.publisher)
+	}
+	end()
+	return withExitCode(errors.Join(err, group.Wait()))
+}
+
+// withExitCode gives the errors that an operator must deal with their codes.
+func withExitCode(err error) error {
+	var slot *replication.SlotError
+	if errors.As(err, &slot) {
+		if slot.Lost {
+			return exitWith(exitSlotLost, err)
+		}
+		return exitWith(exitPrecondition, err)
+	}
+	if problems, ok := errors.AsType[*catalog.ProblemsError](err); ok {
+		if problems.Lost() {
+			return exitWith(exitSlotLost, err)
+		}
+		return exitWith(exitPrecondition, err)
+	}
+	return err
+}
+
+// daemon is the parts of a running daemon.
+type daemon struct {
+	cfg       config.Config
+	log       *slog.Logger
+	registry  *prometheus.Registry
+	pool      *pgxpool.Pool
+	slot      *metrics.Slot
+	received  *metrics.Replication
+	publisher *publisher.Publisher
+	session   *replication.Session
+}
+
+// The inbox only has to bridge the time in which the publisher takes a batch; the
+// windows behind it are what bounds the memory.
+const (
+	inboxMessages = 512
+	inboxBytes    = 4 << 20
+)
+
+func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *prometheus.Registry) (*daemon, error) {
+	pool, err := newPool(ctx, cfg)
+	if err != nil {
+		return nil, exitWith(exitUsage, err)
+	}
+	d := &daemon{
+		cfg: cfg, log: log, registry: reg, pool: pool,
+		slot:     metrics.NewSlot(reg, cfg.Slot),
+		received: metrics.NewReplication(reg, cfg.Slot),
+	}
+	d.publisher = publisher.New(publisher.Config{
+		WindowMessages: cfg.WindowMessages,
+		WindowBytes:    int(cfg.WindowBytes),
+		NackRetry:      cfg.NackRetryTimeout,
+		Headers:        headers(cfg.PGHeaders),
+		ConnectionName: "pgamqp " + cfg.Slot,
+		Brokers:        d.readBrokers,
+		DeadLetter:     d.storeDeadLetter,
+	}, log, publisher.Metrics{
+		Brokers:  metrics.NewPublisher(reg),
+		Received: d.received.Received,
+		Skipped:  d.received.Skipped,
+	})
+	d.session, err = replication.NewSession(replication.Config{
+		Postgres:        &pool.Config().ConnConfig.Config,
+		Slot:            cfg.Slot,
+		Publication:     cfg.Publication,
+		InboxMessages:   inboxMessages,
+		InboxBytes:      inboxBytes,
+		ShutdownTimeout: cfg.ShutdownTimeout,
+	}, log, d.received)
+	if err != nil {
+		pool.Close()
+		return nil, withExitCode(err)
+	}
+	return d, nil
+}
+
+// newPool makes the pool for everything but the replication stream: reading
+// definitions, storing dead letters, looking at the slot. Idle connections are
+// closed after a few seconds: PostgreSQL's smart shutdown waits for every session
+// that is open, for ever.
+func newPool(ctx context.Context, cfg config.Config) (*pgxpool.Pool, error) {
+	c, err := pgxpool.ParseConfig(string(cfg.DatabaseURL))
+	if err != nil {
+		return nil, fmt.Errorf("read database URL: %w", err)
+	}
+	c.MaxConns = 4
+	c.MinConns = 0
+	c.MaxConnIdleTime = 2 * time.Second
+	c.HealthCheckPeriod = time.Second
+	c.ConnConfig.ConnectTimeout = 10 * time.Second
+	if c.ConnConfig.RuntimeParams["application_name"] == "" {
+		c.ConnConfig.RuntimeParams["application_name"] = "pgamqp"
+	}
+	return pgxpool.NewWithConfig(ctx, c)
+}
+
+func headers(names []config.PGHeader) publisher.Headers {
+	var h publisher.Headers
+	for _, name := range names {
+		switch name {
+		case config.HeaderLSN:
+			h.LSN = true
+		case config.HeaderXID:
+			h.XID = true
+		case config.HeaderCommitTime:
+			h.CommitTime = true
+		case config.HeaderRole:
+			h.Role = true
+		}
+	}
+	return h
+}
+
+// preflight checks everything that a start needs and reports all that is missing
+// at once. It waits for a server that cannot be reached, as a daemon that is
+// started together with its database has to.
+func (d *daemon) preflight(ctx context.Context) error {
+	wait := backoff.New(200*time.Millisecond, 5*time.Second)
+	for {
+		err := d.check(ctx)
+		_, refused := errors.AsType[*catalog.ProblemsError](err)
+		switch {
+		case err == nil, refused:
+			return err
+		case ctx.Err() != nil:
+			return nil
+		case !replication.Retryable(err):
+			return exitWith(exitPrecondition, err)
+		}
+		d.log.Warn("cannot check the database, trying again", slog.Any("error", err))
+		if wait.Wait(ctx) != nil {
+			return nil
+		}
+	}
+}
+
+func (d *daemon) check(ctx context.Context) error {
+	return d.withConn(ctx, func(ctx context.Context, conn *pgxConn) error {
+		return catalog.Preflight(ctx, conn, catalog.PreflightOptions{Slot: d.cfg.Slot, Publication: d.cfg.Publication})
+	})
+}
+
+// stuckAfter is how long the session may show no sign of work.
+const stuckAfter = 30 * time.Second
+
+// live tells whether the process works; a restart cures what it complains of.
+func (d *daemon) live() error {
+	if stuck := d.session.Stuck(); stuck > stuckAfter && d.session.Status().State != metrics.StateStopped {
+		return fmt.Errorf("the replication session has shown no sign of work for %s", stuck.Round(time.Second))
+	}
+	return nil
+}
+
+// notReadyAfter is how long a broker with waiting messages may be unavailable.
+const notReadyAfter = 10 * time.Second
+
+// ready tells whether messages flow.
+func (d *daemon) ready() error {
+	status := d.session.Status()
+	if status.State != metrics.StateStreaming {
+		return errors.Join(fmt.Errorf("replication is %s for %s", status.State, time.Since(status.Since).Round(time.Second)), status.Err)
+	}
+	var errs []error
+	for _, lane := range d.publisher.Status() {
+		if lane.Held > 0 && !lane.Down.IsZero() && time.Since(lane.Down) > notReadyAfter {
+			errs = append(errs, fmt.Errorf("broker %d takes no messages for %s, %d wait: %w",
+				lane.Broker, time.Since(lane.Down).Round(time.Second), lane.Held, lane.Err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+var _ = pgconn.Timeout

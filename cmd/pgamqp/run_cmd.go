@@ -1,0 +1,54 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+)
+
+const runHelp = `Run the daemon: read messages from the replication slot, publish them, and move
+the slot behind what the brokers have confirmed.
+
+The database must have been prepared with "pgamqp install". Several daemons may
+run on one slot: one works, the others wait and take over.
+
+SIGTERM or SIGINT stop it: it reads no more, waits for confirms of what was sent
+up to --shutdown-timeout, reports its position and exits with 0. What was not
+confirmed by then is published after the next start. A second signal kills it.
+
+The log goes to stderr. The HTTP server answers on
+  /metrics  metrics for Prometheus
+  /healthz  200 while the process works, for a supervisor that restarts it
+  /readyz   200 while messages flow; otherwise the body says what keeps them
+
+` + exitCodeHelp
+
+const runExample = `  pgamqp run --database-url postgres://pgamqp@db.example.com/shop
+  pgamqp run --config /etc/pgamqp.yaml --log-format json
+  PGHOST=db PGDATABASE=shop pgamqp run`
+
+func newRunCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "run",
+		Short:   "Run the daemon",
+		Long:    runHelp,
+		Example: runExample,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			settings, err := loadSettings(cmd)
+			if err != nil {
+				return err
+			}
+			log := newLogger(cmd.ErrOrStderr(), settings.LogFormat, settings.LogLevel)
+			build := currentBuild()
+			log.Info("starting", "version", build.Version, "commit", build.Commit, "config", settings.Config)
+			if err := runDaemon(cmd.Context(), settings.Config, log); err != nil {
+				code := exitCode(err)
+				log.Error("stopped", "error", err, "exit_code", code)
+				return &exitError{code: code, err: err, logged: true}
+			}
+			log.Info("stopped")
+			return nil
+		},
+	}
+	addSettings(cmd)
+	return cmd
+}

@@ -1,0 +1,101 @@
+// Package config holds the settings of the daemon's process: where the database is, how much memory a broker's lane
+// may use, how long things may take. Brokers are not among them; they are rows of amqp.broker.
+//
+// Each setting is declared once, in options.go. From that one line come its key in the YAML file, its environment
+// variable, its flag, the output of `pgamqp config` and the table in the README. Values rise in precedence from the
+// default over the file and the environment to the flag.
+//
+// The package opens nothing but the file it is told to read, and knows nothing of the packages it configures.
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// Config is a complete set of settings. Make one with [Load] or [Default]. It may be copied and logged: [ConnString]
+// hides its password wherever it is printed.
+type Config struct {
+	// DatabaseURL says how to reach PostgreSQL, as a URL or as keywords and values. What it leaves out comes from
+	// libpq's PG* variables, its service file and its password file.
+	DatabaseURL ConnString
+	// Slot is the name of the logical replication slot.
+	Slot string
+	// Publication is the name of the publication that the slot reads.
+	Publication string
+	// Listen is the address of the HTTP server for metrics and health.
+	Listen string
+	// WindowMessages is how many messages a broker may leave unconfirmed before its lane waits.
+	WindowMessages int
+	// WindowBytes is the same bound in bytes of memory.
+	WindowBytes int64
+	// ShutdownTimeout is how long a stop waits for confirms of what was sent.
+	ShutdownTimeout time.Duration
+	// NackRetryTimeout is how long a message that the broker refuses to store is tried again before it becomes a
+	// dead letter.
+	NackRetryTimeout time.Duration
+	// HeartbeatInterval is the time between two heartbeats through the whole path.
+	HeartbeatInterval time.Duration
+	// LogLevel is the lowest level that is logged.
+	LogLevel slog.Level
+	// LogFormat is the form of a log line.
+	LogFormat LogFormat
+	// PGHeaders are the x-pg-* headers to add to each message.
+	PGHeaders []PGHeader
+}
+
+// LogFormat is the form of a log line.
+type LogFormat string
+
+// The forms of a log line.
+const (
+	LogText LogFormat = "text" // key=value
+	LogJSON LogFormat = "json"
+)
+
+// PGHeader names one header about a message's origin; the header is x-pg- and the name, with - for _.
+type PGHeader string
+
+// The headers about a message's origin.
+const (
+	HeaderLSN        PGHeader = "lsn"         // x-pg-lsn: position of the message in the WAL
+	HeaderXID        PGHeader = "xid"         // x-pg-xid: transaction id
+	HeaderCommitTime PGHeader = "commit_time" // x-pg-commit-time: when the transaction committed
+	HeaderRole       PGHeader = "role"        // x-pg-role: session_user of the caller
+)
+
+// Default returns the settings of a daemon that was told nothing.
+func Default() Config {
+	return Config{
+		Slot:              "pgamqp",
+		Publication:       "pgamqp",
+		Listen:            "127.0.0.1:9465",
+		WindowMessages:    2048,
+		WindowBytes:       32 << 20,
+		ShutdownTimeout:   25 * time.Second,
+		NackRetryTimeout:  30 * time.Second,
+		HeartbeatInterval: 10 * time.Second,
+		LogLevel:          slog.LevelInfo,
+		LogFormat:         LogText,
+	}
+}
+
+// LogValue implements [slog.LogValuer]: all settings, without secrets.
+func (c Config) LogValue() slog.Value {
+	attrs := make([]slog.Attr, 0, len(options()))
+	for _, o := range options() {
+		attrs = append(attrs, slog.String(o.name, o.show(&c)))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// String returns the same as LogValue in one line.
+func (c Config) String() string {
+	parts := make([]string, 0, len(options()))
+	for _, o := range options() {
+		parts = append(parts, fmt.Sprintf("%s=%q", o.name, o.show(&c)))
+	}
+	return strings.Join(parts, " ")
+}

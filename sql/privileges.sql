@@ -1,0 +1,109 @@
+-- Who may do what. These are one-time steps, remembered in amqp.installation.steps when they
+-- have succeeded: what an administrator grants or revokes afterwards stays.
+
+-- The record of the installation, with the names that the caller has set.
+insert into amqp.installation as i (version, slot_name, publication_name)
+values (0, coalesce(nullif(current_setting('pgamqp.slot', true), ''), 'pgamqp'),
+        coalesce(nullif(current_setting('pgamqp.publication', true), ''), 'pgamqp'))
+on conflict (one_row) do update
+  set slot_name = coalesce(nullif(current_setting('pgamqp.slot', true), ''), i.slot_name),
+      publication_name = coalesce(nullif(current_setting('pgamqp.publication', true), ''), i.publication_name);
+
+do $$
+begin
+  if not exists (select from amqp.installation i where 'schema 1' = any (i.steps)) then
+    revoke all on schema amqp from public;
+    revoke all on all tables in schema amqp from public;
+    revoke all on all sequences in schema amqp from public;
+    revoke all on all functions in schema amqp from public;
+    update amqp.installation set steps = steps || 'schema 1'::text;
+  end if;
+end
+$$;
+
+-- Anybody who may call pg_logical_emit_message can forge messages, name any broker, and with
+-- a single call stop every logical slot of a database up to PostgreSQL 15.
+do $$
+declare
+  emit record;
+  owner name := (select r.rolname from pg_proc p join pg_roles r on r.oid = p.proowner
+                  where p.oid = 'amqp._emit(boolean, bytea)'::regprocedure);
+  superuser boolean := (select r.rolsuper from pg_roles r where r.rolname = owner);
+  open boolean := false;
+begin
+  if exists (select from amqp.installation i where 'emit 1' = any (i.steps)) then
+    return;
+  end if;
+  for emit in
+    select p.oid, p.oid::regprocedure as name from pg_proc p
+     where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = 'pg_logical_emit_message'
+  loop
+    begin
+      if not superuser then
+        -- The functions of schema amqp run as their owner and need it.
+        execute format('grant execute on function %s to %I', emit.name, owner);
+      end if;
+      if superuser or has_function_privilege(owner, emit.oid, 'execute') then
+        execute format('revoke execute on function %s from public', emit.name);
+      end if;
+    exception when insufficient_privilege then
+      null; -- reported below
+    end;
+    open := open or has_function_privilege('public', emit.oid, 'execute');
+  end loop;
+  if open then
+    raise warning 'every role of this database can still call pg_logical_emit_message: '
+      'it can forge messages, and on PostgreSQL 14 and 15 stop replication slots for good'
+      using hint = 'Run "pgamqp install" once more as a superuser, if the service has one.';
+  else
+    update amqp.installation set steps = steps || 'emit 1'::text;
+  end if;
+end
+$$;
+
+-- Two roles that need no login, to be granted to those that have one. They belong to the
+-- cluster, so another database may have made them already.
+do $$
+declare
+  role name;
+  signature regprocedure;
+begin
+  if exists (select from amqp.installation i where 'roles 1' = any (i.steps)) then
+    return;
+  end if;
+  foreach role in array array['pgamqp_publisher', 'pgamqp_daemon'] loop
+    if to_regrole(role::text) is null then
+      begin
+        execute format('create role %I nologin', role);
+      exception
+        when duplicate_object or unique_violation then
+          null; -- made by another database in the meantime
+        when insufficient_privilege then
+          raise warning 'role % is not there and "%" may not create it', role, current_user
+            using hint = format('Create it (create role %I nologin;) and run "pgamqp install" again, or grant what you need yourself.', role);
+          return;
+      end;
+    end if;
+  end loop;
+
+  grant usage on schema amqp to pgamqp_publisher, pgamqp_daemon;
+  for signature in
+    select p.oid from pg_proc p
+     where p.pronamespace = 'amqp'::regnamespace
+       and p.proname in ('publish', 'autonomous_publish', 'exchange_declare', 'queue_declare', 'queue_bind',
+                         'exchange_bind', 'disconnect', 'delivered', 'wait_delivered')
+  loop
+    execute format('grant execute on function %s to pgamqp_publisher', signature);
+  end loop;
+  for signature in
+    select p.oid from pg_proc p
+     where p.pronamespace = 'amqp'::regnamespace
+       and p.proname in ('heartbeat', 'redeliver', 'redeliver_all', 'delivered', 'wait_delivered')
+  loop
+    execute format('grant execute on function %s to pgamqp_daemon', signature);
+  end loop;
+  grant select on amqp.broker, amqp.installation to pgamqp_daemon;
+  grant select, insert, update, delete on amqp.dead_letter to pgamqp_daemon;
+  update amqp.installation set steps = steps || 'roles 1'::text;
+end
+$$;

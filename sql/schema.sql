@@ -1,0 +1,102 @@
+-- The schema, its tables, and what a repeated or a newer installation must know.
+-- All scripts run in one transaction, in the order that sql.go gives.
+
+set local search_path = pg_catalog, pg_temp;
+set local client_min_messages = warning;
+-- The names below are not checked until they are used; bodies are compiled at the end.
+select pg_advisory_xact_lock(123588459164016); -- two installations at once would collide
+
+do $$
+begin
+  if current_setting('server_version_num')::integer < 140000 then
+    raise exception 'pgamqp needs PostgreSQL 14 or later, this is %', current_setting('server_version')
+      using errcode = '0A000';
+  end if;
+  -- CREATE SCHEMA IF NOT EXISTS would ask for CREATE on the database even when the schema is there.
+  if to_regnamespace('amqp') is null then
+    create schema amqp;
+  end if;
+end
+$$;
+
+create table if not exists amqp.installation (
+  one_row boolean primary key default true check (one_row),
+  version integer not null,
+  slot_name text not null,
+  publication_name text not null,
+  -- One-time steps that are done. A step that failed for want of a privilege is not
+  -- in here and is tried again; one that is done is never repeated, so that a later
+  -- installation does not undo what an administrator has granted since.
+  steps text[] not null default '{}',
+  installed_at timestamptz not null default now(),
+  upgraded_at timestamptz
+);
+comment on table amqp.installation is 'version of schema amqp; which slot and publication belong to it';
+
+do $$
+declare
+  newest constant integer := 1; -- the same number as in version.sql and sql.go
+  installed integer := (select i.version from amqp.installation i);
+begin
+  if installed > newest then
+    raise exception 'schema amqp has version % here, this program knows versions up to %', installed, newest
+      using errcode = '55000', hint = 'Use a pgamqp that is at least as new as the one that installed it.';
+  end if;
+end
+$$;
+
+-- A table of pg_amqp is kept with its rows: that is all its users have configured.
+create table if not exists amqp.broker (
+  broker_id serial not null,
+  host text not null,
+  port integer not null default 5672,
+  vhost text,
+  username text,
+  password text,
+  tls boolean not null default false,
+  primary key (broker_id, host, port)
+);
+do $$
+begin
+  if (select c.relkind from pg_class c where c.oid = 'amqp.broker'::regclass) not in ('r', 'p') then
+    raise exception 'amqp.broker exists and is not a table'
+      using errcode = '42809', hint = 'Rename it; pgamqp reads its brokers from a table of this name.';
+  end if;
+  -- A failing ADD COLUMN IF NOT EXISTS would still take an exclusive lock: look first.
+  if not exists (select from pg_attribute a where a.attrelid = 'amqp.broker'::regclass
+                   and a.attname = 'tls' and not a.attisdropped) then
+    alter table amqp.broker add column tls boolean not null default false;
+  end if;
+end
+$$;
+comment on table amqp.broker is
+  'RabbitMQ servers; several rows with one broker_id are hosts of one broker, tried in turn';
+comment on column amqp.broker.vhost is 'NULL is /';
+comment on column amqp.broker.username is 'NULL is guest';
+comment on column amqp.broker.password is 'NULL is guest';
+
+create table if not exists amqp.dead_letter (
+  id bigint generated always as identity primary key,
+  origin text not null unique,
+  lsn pg_lsn not null,
+  broker_id integer,
+  kind text not null,
+  reason text not null,
+  reply_code integer,
+  reply_text text,
+  message_id text,
+  exchange text,
+  routing_key text,
+  properties jsonb,
+  headers jsonb,
+  role text,
+  head bytea not null,
+  body bytea not null,
+  attempts integer not null default 1,
+  first_failed_at timestamptz not null default now(),
+  last_failed_at timestamptz not null default now()
+);
+comment on table amqp.dead_letter is
+  'messages that the broker did not take, with the reason; amqp.redeliver(id) sends one again';
+comment on column amqp.dead_letter.origin is 'the id that the message was first sent with';
+comment on column amqp.dead_letter.head is 'head || body is the envelope as it was in the WAL';

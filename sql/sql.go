@@ -1,0 +1,83 @@
+// Package sql holds the SQL that makes the schema amqp: tables, the functions that
+// applications call, and privileges.
+//
+// The scripts run in one transaction, in the order of [Scripts]. They may be run again at
+// any time: functions are replaced, which keeps their privileges; what must happen once is
+// remembered in amqp.installation and not repeated.
+package sql
+
+import (
+	"embed"
+	"fmt"
+	"strings"
+)
+
+// Version is the version of schema amqp that the scripts install.
+const Version = 1
+
+// DefaultName is the name of the slot and of the publication unless others are given.
+const DefaultName = "pgamqp"
+
+// Settings that carry the names of slot and publication to the scripts. Empty means: the
+// names of an earlier installation, else [DefaultName].
+const (
+	SlotSetting        = "pgamqp.slot"
+	PublicationSetting = "pgamqp.publication"
+)
+
+// Script is one file of SQL.
+type Script struct{ Name, Text string }
+
+//go:embed *.sql
+var files embed.FS
+
+// names is the order in which the scripts depend on each other.
+func names() []string {
+	return []string{
+		"schema.sql", "takeover.sql", "emit.sql", "check.sql", "publish.sql", "topology.sql",
+		"delivery.sql", "dead_letter.sql", "privileges.sql", "version.sql",
+	}
+}
+
+// Scripts returns what installs or upgrades the schema, to be run in this order inside one
+// transaction.
+func Scripts() []Script {
+	var scripts []Script
+	for _, name := range names() {
+		scripts = append(scripts, Script{Name: name, Text: read(name)})
+	}
+	return scripts
+}
+
+// Text returns the whole installation as one text for psql: schema, publication and slot.
+func Text(slot, publication string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "-- Schema amqp of pgamqp, version %d. Run it with: psql -v ON_ERROR_STOP=1 -f FILE DATABASE\n\n", Version)
+	b.WriteString("begin;\n")
+	fmt.Fprintf(&b, "select set_config(%s, %s, true), set_config(%s, %s, true);\n\n",
+		Literal(SlotSetting), Literal(slot), Literal(PublicationSetting), Literal(publication))
+	for _, script := range Scripts() {
+		fmt.Fprintf(&b, "-- %s\n\n%s\n", script.Name, script.Text)
+	}
+	b.WriteString("commit;\n\n")
+	b.WriteString(read("slot.sql"))
+	return b.String()
+}
+
+// Literal returns s as a string constant of SQL.
+func Literal(s string) string {
+	quoted := "'" + strings.ReplaceAll(s, "'", "''") + "'"
+	if strings.Contains(s, `\`) { // means the same under any standard_conforming_strings
+		return "E" + strings.ReplaceAll(quoted, `\`, `\\`)
+	}
+	return quoted
+}
+
+// read returns an embedded file; that it is there is decided at compile time and tested.
+func read(name string) string {
+	text, err := files.ReadFile(name)
+	if err != nil {
+		panic(fmt.Sprintf("embedded script %s: %v", name, err))
+	}
+	return string(text)
+}
