@@ -14,7 +14,8 @@ begin
     into confirmed, present
     from pg_replication_slots s
    where s.database = current_database() and s.slot_type = 'logical'
-     and (s.slot_name = slot or s.slot_name ~ ('^' || slot || '_broker_[0-9]+$'));
+     and (s.slot_name = slot
+          or starts_with(s.slot_name, slot || '_broker_') and substr(s.slot_name, length(slot) + 9) ~ '^[0-9]+$');
   if not present then
     raise exception 'replication slot "%" is not in this database', coalesce(slot, 'pgamqp')
       using errcode = '55000',

@@ -61,8 +61,8 @@ func reportError(stderr io.Writer, err error) {
 		return
 	}
 	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
-	fmt.Fprintf(stderr, "pgamqp: %s\n", strings.Join(lines, "\n  "))
+	_, _ = fmt.Fprintf(stderr, "pgamqp: %s\n", strings.Join(lines, "\n  "))
 	if exitCode(err) == exitUsage && len(lines) == 1 {
-		fmt.Fprintln(stderr, "`pgamqp --help` shows what can be given.")
+		_, _ = fmt.Fprintln(stderr, "`pgamqp --help` shows what can be given.")
 	}
 }

@@ -96,7 +96,7 @@ func newHTTPServer(reg *prometheus.Registry, live, ready func() error, log *slog
 
 // Run serves until ctx ends, then finishes the requests in hand and closes the listener.
 func (s *httpServer) Run(ctx context.Context, listener net.Listener) error {
-	s.log.Info("listening", "address", listener.Addr().String())
+	s.log.Info("listening", slog.String("address", listener.Addr().String()))
 	served := make(chan error, 1)
 	go func() { served <- s.server.Serve(listener) }()
 	select {
@@ -107,9 +107,11 @@ func (s *httpServer) Run(ctx context.Context, listener net.Listener) error {
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpShutdownTimeout)
 	defer cancel()
 	if err := s.server.Shutdown(limited); err != nil {
-		s.server.Close() // a client that does not finish must not hold up the stop
+		_ = s.server.Close() // a client that does not finish must not hold up the stop
 	}
-	<-served
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve HTTP on %s: %w", listener.Addr(), err)
+	}
 	return nil
 }
 
@@ -120,9 +122,9 @@ func healthHandler(state string, check func() error) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		if err := check(); err != nil {
 			w.WriteHeader(http.StatusServiceUnavailable)
-			fmt.Fprintf(w, "not %s: %s\n", state, strings.TrimSpace(err.Error()))
+			_, _ = fmt.Fprintf(w, "not %s: %s\n", state, strings.TrimSpace(err.Error()))
 			return
 		}
-		fmt.Fprintln(w, state)
+		_, _ = fmt.Fprintln(w, state)
 	})
 }

@@ -54,7 +54,7 @@ func get(t *testing.T, url string) (int, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -124,7 +124,7 @@ func TestOtherPathsAndMethodsAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	response.Body.Close()
+	_ = response.Body.Close()
 	if response.StatusCode != 405 {
 		t.Errorf("POST: %d", response.StatusCode)
 	}
@@ -140,7 +140,7 @@ func TestRequestInHandIsAnsweredBeforeTheStop(t *testing.T) {
 			answered <- err.Error()
 			return
 		}
-		defer response.Body.Close()
+		defer func() { _ = response.Body.Close() }()
 		body, _ := io.ReadAll(response.Body)
 		answered <- string(body)
 	}()
@@ -162,7 +162,7 @@ func TestStuckClientDoesNotHoldUpTheStop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if _, err := io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost:"); err != nil { // and never the rest
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestBusyPortIsAnErrorThatSaysSo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	defer func() { _ = taken.Close() }()
 	_, err = listenHTTP(t.Context(), taken.Addr().String())
 	if err == nil || !strings.Contains(err.Error(), "another process uses the port") {
 		t.Errorf("error %v", err)
@@ -198,7 +198,7 @@ func TestLogFormats(t *testing.T) {
 		var out bytes.Buffer
 		log := newLogger(&out, format, slog.LevelWarn)
 		log.Info("not shown")
-		log.Warn("blocked", "broker", 1)
+		log.Warn("blocked", slog.Int("broker", 1))
 		if !strings.HasSuffix(out.String(), want) || strings.Contains(out.String(), "not shown") {
 			t.Errorf("%s: %s", format, out.String())
 		}

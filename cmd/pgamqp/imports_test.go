@@ -18,7 +18,7 @@ const module = "github.com/pgamqp/pgamqp"
 const (
 	modPgx        = "github.com/jackc/pgx/v5"
 	modPglogrepl  = "github.com/jackc/pglogrepl"
-	modAmqp       = "github.com/rabbitmq/amqp091-go"
+	modAMQP       = "github.com/rabbitmq/amqp091-go"
 	modPrometheus = "github.com/prometheus/client_golang"
 	modCobra      = "github.com/spf13/cobra"
 	modYaml       = "go.yaml.in/yaml/v3"
@@ -31,26 +31,26 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 	type row = struct{ ours, outside, barred []string }
 	noIO := []string{"log", "log/slog", "net", "os", "io/fs"}
 	return map[string]row{
-		"decoder":           {outside: []string{modPglogrepl}, barred: noIO},
-		"metrics":           {outside: []string{modPrometheus}, barred: noIO},
-		"sql":               {},
-		"internal/backoff":  {barred: noIO},
-		"internal/config":   {outside: []string{modYaml}},
-		"internal/catalog":  {ours: []string{"sql"}, outside: []string{modPgx, modPglogrepl}},
-		"replication":       {ours: []string{"decoder", "metrics", "internal/backoff"}, outside: []string{modPgx, modPglogrepl}},
-		"publisher":         {ours: []string{"decoder", "metrics", "internal/backoff"}, outside: []string{modAmqp, modPglogrepl}},
-		"internal/fakeamqp": {outside: []string{modAmqp}},
-		"internal/fakewal":  {outside: []string{modPgx, modPglogrepl}},
-		"internal/testserver": {outside: []string{modPgx, modAmqp}},
-		"internal/demo":       {ours: []string{"internal/testserver"}, outside: []string{modPgx, modAmqp}},
+		"decoder":             {outside: []string{modPglogrepl}, barred: noIO},
+		"metrics":             {outside: []string{modPrometheus}, barred: noIO},
+		"sql":                 {},
+		"internal/backoff":    {barred: noIO},
+		"internal/config":     {outside: []string{modYaml}},
+		"internal/catalog":    {ours: []string{"sql"}, outside: []string{modPgx, modPglogrepl}},
+		"replication":         {ours: []string{"decoder", "metrics", "internal/backoff"}, outside: []string{modPgx, modPglogrepl}},
+		"publisher":           {ours: []string{"decoder", "metrics", "internal/backoff"}, outside: []string{modAMQP, modPglogrepl}},
+		"internal/fakeamqp":   {outside: []string{modAMQP}},
+		"internal/fakewal":    {outside: []string{modPgx, modPglogrepl}},
+		"internal/testserver": {outside: []string{modPgx, modAMQP}},
+		"internal/demo":       {ours: []string{"internal/testserver"}, outside: []string{modPgx, modAMQP}},
 		"cmd/pgamqp": {
 			ours: []string{
 				"decoder", "metrics", "sql", "replication", "publisher",
 				"internal/backoff", "internal/config", "internal/catalog", "internal/demo",
 			},
-			outside: []string{modPgx, modPglogrepl, modAmqp, modPrometheus, modCobra, modSync},
+			outside: []string{modPgx, modPglogrepl, modAMQP, modPrometheus, modCobra, modSync},
 		},
-		"integration": {ours: []string{"internal/testserver"}, outside: []string{modPgx, modPglogrepl, modAmqp}},
+		"integration": {ours: []string{"internal/testserver"}, outside: []string{modPgx, modPglogrepl, modAMQP}},
 	}
 }
 

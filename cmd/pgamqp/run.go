@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -64,12 +64,6 @@ func withExitCode(err error) error {
 	var slot *replication.SlotError
 	if errors.As(err, &slot) {
 		if slot.Lost {
-			return exitWith(exitSlotLost, err)
-		}
-		return exitWith(exitPrecondition, err)
-	}
-	if problems, ok := errors.AsType[*catalog.ProblemsError](err); ok {
-		if problems.Lost() {
 			return exitWith(exitSlotLost, err)
 		}
 		return exitWith(exitPrecondition, err)
@@ -178,7 +172,7 @@ func (d *daemon) preflight(ctx context.Context) error {
 	wait := backoff.New(200*time.Millisecond, 5*time.Second)
 	for {
 		err := d.check(ctx)
-		_, refused := errors.AsType[*catalog.ProblemsError](err)
+		_, refused := errors.AsType[*exitError](err)
 		switch {
 		case err == nil, refused:
 			return err
@@ -195,8 +189,15 @@ func (d *daemon) preflight(ctx context.Context) error {
 }
 
 func (d *daemon) check(ctx context.Context) error {
-	return d.withConn(ctx, func(ctx context.Context, conn *pgxConn) error {
-		return catalog.Preflight(ctx, conn, catalog.PreflightOptions{Slot: d.cfg.Slot, Publication: d.cfg.Publication})
+	return d.withConn(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		err := catalog.Preflight(ctx, conn, catalog.PreflightOptions{Slot: d.cfg.Slot, Publication: d.cfg.Publication})
+		if _, refused := errors.AsType[*catalog.ProblemsError](err); !refused {
+			return err
+		}
+		if status, slotErr := catalog.ReadSlot(ctx, conn, d.cfg.Slot); slotErr == nil && status.Lost() {
+			return exitWith(exitSlotLost, err)
+		}
+		return exitWith(exitPrecondition, err)
 	})
 }
 
@@ -229,5 +230,3 @@ func (d *daemon) ready() error {
 	}
 	return errors.Join(errs...)
 }
-
-var _ = pgconn.Timeout

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"log/slog"
+
 	"github.com/spf13/cobra"
 )
 
@@ -39,10 +41,10 @@ func newRunCommand() *cobra.Command {
 			}
 			log := newLogger(cmd.ErrOrStderr(), settings.LogFormat, settings.LogLevel)
 			build := currentBuild()
-			log.Info("starting", "version", build.Version, "commit", build.Commit, "config", settings.Config)
+			log.Info("starting", slog.String("version", build.Version), slog.String("commit", build.Commit), slog.Any("config", settings.Config))
 			if err := runDaemon(cmd.Context(), settings.Config, log); err != nil {
 				code := exitCode(err)
-				log.Error("stopped", "error", err, "exit_code", code)
+				log.Error("stopped", slog.Any("error", err), slog.Int("exit_code", code))
 				return &exitError{code: code, err: err, logged: true}
 			}
 			log.Info("stopped")

@@ -118,8 +118,8 @@ func TestSecretIsNotPrintedByAnyWay(t *testing.T) {
 	c := config.Default()
 	c.DatabaseURL = "postgres://app:s3cret@db/orders"
 	var out bytes.Buffer
-	slog.New(slog.NewTextHandler(&out, nil)).Info("starting", "config", c, "database", c.DatabaseURL)
-	slog.New(slog.NewJSONHandler(&out, nil)).Info("starting", "config", c, "database", c.DatabaseURL)
+	slog.New(slog.NewTextHandler(&out, nil)).Info("starting", slog.Any("config", c), slog.Any("database", c.DatabaseURL))
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("starting", slog.Any("config", c), slog.Any("database", c.DatabaseURL))
 	fmt.Fprintf(&out, "%v %+v %#v %s %q ", c.DatabaseURL, c.DatabaseURL, c.DatabaseURL, c.DatabaseURL, c.DatabaseURL)
 	fmt.Fprintf(&out, "%v %+v %s %#v", c, c, c, c)
 	if err := json.NewEncoder(&out).Encode(c); err != nil {

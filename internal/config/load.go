@@ -26,7 +26,7 @@ type Input struct {
 // Loaded is a configuration that knows where each setting came from.
 type Loaded struct {
 	Config
-	origins map[string]string // by option, "default" if absent
+	origins map[string]string // by option; absent for defaults
 }
 
 // Load reads the file, the environment and the flags, in rising precedence, and validates the result. Its error names
@@ -73,12 +73,15 @@ func (l *Loaded) set(name, text, origin string) error {
 	return nil
 }
 
-// Origin says where a setting came from: "default", "file PATH:LINE", "environment NAME" or "flag --NAME".
+// OriginDefault is the origin of a setting that nobody has given.
+const OriginDefault = "default"
+
+// Origin says where a setting came from: [OriginDefault], "file PATH:LINE", "environment NAME" or "flag --NAME".
 func (l Loaded) Origin(name string) string {
 	if origin, ok := l.origins[name]; ok {
 		return origin
 	}
-	return "default"
+	return OriginDefault
 }
 
 // readEnviron picks our variables. One that is empty counts as not set, because a compose file or a unit cannot leave

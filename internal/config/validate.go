@@ -64,7 +64,7 @@ func checkConnString(c ConnString) error {
 		scheme, _, _ := strings.Cut(s, "://")
 		return fmt.Errorf("a URL that begins with %s:// is not PostgreSQL's: write postgres://user@host/database", scheme)
 	default:
-		return errors.New("it is no connection string: write postgres://user@host/database or host=... dbname=...")
+		return errors.New("it is no connection string: write postgres://user@host/database or host=db dbname=shop")
 	}
 }
 

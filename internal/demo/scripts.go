@@ -16,15 +16,15 @@ select nextval('message_id') as id \gset
 \set broker random(1, 2)
 begin;
 insert into expected values (:id, :broker, 'commit');
-select amqp.publish(:broker, 'demo', 'commit', :'id');
+select amqp.publish(:broker, 'demo', 'commit', :id::text);
 commit;
 `},
 		{"several", 2, `
 select nextval('message_id') as a, nextval('message_id') as b, nextval('message_id') as c \gset
 begin;
 insert into expected values (:a, 1, 'several'), (:b, 2, 'several'), (:c, 1, 'several');
-select amqp.publish(1, 'demo', 'several', :'a'), amqp.publish(2, 'demo', 'several', :'b');
-select amqp.publish(1, 'demo', 'several', :'c');
+select amqp.publish(1, 'demo', 'several', :a::text), amqp.publish(2, 'demo', 'several', :b::text);
+select amqp.publish(1, 'demo', 'several', :c::text);
 commit;
 `},
 		{"rollback", 2, `
@@ -32,7 +32,7 @@ select nextval('message_id') as id \gset
 \set broker random(1, 2)
 begin;
 insert into expected values (:id, :broker, 'rollback');
-select amqp.publish(:broker, 'demo', 'rollback', :'id');
+select amqp.publish(:broker, 'demo', 'rollback', :id::text);
 rollback;
 `},
 		{"savepoint", 2, `
@@ -40,13 +40,13 @@ select nextval('message_id') as a, nextval('message_id') as b, nextval('message_
 \set broker random(1, 2)
 begin;
 insert into expected values (:a, :broker, 'savepoint');
-select amqp.publish(:broker, 'demo', 'savepoint', :'a');
+select amqp.publish(:broker, 'demo', 'savepoint', :a::text);
 savepoint s;
 insert into expected values (:b, :broker, 'savepoint');
-select amqp.publish(:broker, 'demo', 'savepoint', :'b');
+select amqp.publish(:broker, 'demo', 'savepoint', :b::text);
 rollback to savepoint s;
 insert into expected values (:c, :broker, 'savepoint');
-select amqp.publish(:broker, 'demo', 'savepoint', :'c');
+select amqp.publish(:broker, 'demo', 'savepoint', :c::text);
 commit;
 `},
 		{"autonomous", 1, `
@@ -54,7 +54,7 @@ select nextval('message_id') as id \gset
 \set broker random(1, 2)
 insert into expected values (:id, :broker, 'autonomous');
 begin;
-select amqp.autonomous_publish(:broker, 'demo', 'autonomous', :'id');
+select amqp.autonomous_publish(:broker, 'demo', 'autonomous', :id::text);
 rollback;
 `},
 	}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgamqp/pgamqp/internal/catalog"
+	"github.com/pgamqp/pgamqp/internal/config"
+)
+
+// connectTimeout applies unless the database URL has its own connect_timeout.
+const connectTimeout = 10 * time.Second
+
+// withDatabase connects, calls f and disconnects, and gives what goes wrong its exit code.
+func withDatabase(ctx context.Context, url config.ConnString, f func(*pgx.Conn) error) error {
+	c, err := pgx.ParseConfig(string(url))
+	if err != nil {
+		return exitWith(exitUsage, checkDatabaseURL(url))
+	}
+	if c.ConnectTimeout == 0 {
+		c.ConnectTimeout = connectTimeout
+	}
+	if c.RuntimeParams["application_name"] == "" {
+		c.RuntimeParams["application_name"] = "pgamqp"
+	}
+	conn, err := pgx.ConnectConfig(ctx, c)
+	if err != nil {
+		return databaseError(fmt.Errorf("connect to PostgreSQL: %w", err))
+	}
+	defer func() {
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(limited) // says goodbye; the work is done or has failed already
+	}()
+	return databaseError(f(conn))
+}
+
+// databaseError tells what somebody must set up from what may work the next time.
+func databaseError(err error) error {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch e.Code {
+		case "42501", // a privilege is missing
+			"28000", "28P01", // the login is refused
+			"3D000": // there is no such database
+			return exitWith(exitPrecondition, err)
+		}
+	}
+	if _, ok := errors.AsType[*catalog.ProblemsError](err); ok {
+		return exitWith(exitPrecondition, err)
+	}
+	return err
+}

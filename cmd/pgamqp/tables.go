@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgamqp/pgamqp/decoder"
+	"github.com/pgamqp/pgamqp/internal/catalog"
+	"github.com/pgamqp/pgamqp/publisher"
+)
+
+// withConn runs f on a connection of the pool.
+func (d *daemon) withConn(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
+	conn, err := d.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	return f(ctx, conn.Conn())
+}
+
+// readBrokers reads amqp.broker for the publisher.
+func (d *daemon) readBrokers(ctx context.Context) ([]publisher.Broker, error) {
+	var out []publisher.Broker
+	err := d.withConn(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		rows, err := catalog.Brokers(ctx, conn)
+		for _, row := range rows {
+			b := publisher.Broker{ID: row.ID}
+			for _, h := range row.Hosts {
+				b.Hosts = append(b.Hosts, publisher.Host{
+					Host: h.Host, Port: int(h.Port), VHost: h.VHost, Username: h.Username, Password: h.Password, TLS: h.TLS,
+				})
+			}
+			out = append(out, b)
+		}
+		return err
+	})
+	return out, err
+}
+
+// storeDeadLetter writes a row of amqp.dead_letter for the publisher.
+func (d *daemon) storeDeadLetter(ctx context.Context, letter publisher.DeadLetter) error {
+	row := deadLetterRow(&letter)
+	return d.withConn(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return catalog.AddDeadLetter(ctx, conn, row)
+	})
+}
+
+func deadLetterRow(letter *publisher.DeadLetter) catalog.DeadLetter {
+	row := catalog.DeadLetter{
+		Origin: letter.Origin, LSN: letter.Message.LSN, Kind: "unknown",
+		Reason: string(letter.Reason), ReplyCode: int32(letter.ReplyCode), ReplyText: letter.ReplyText,
+		MessageID: letter.MessageID, Head: letter.Head, Body: letter.Body,
+	}
+	if letter.Reason == publisher.ReasonUndecodable {
+		return row
+	}
+	e := &letter.Envelope
+	row.BrokerID = &e.BrokerID
+	row.Kind = e.Kind.String()
+	row.Exchange, row.RoutingKey, row.Role = e.Exchange, e.RoutingKey, e.Role
+	if e.Headers != "" {
+		row.Headers = json.RawMessage(e.Headers)
+	}
+	row.Properties = describeProperties(e)
+	return row
+}
+
+// describeProperties shows what is set, under the names of amqp.publish's
+// arguments. It is for people; redelivery uses the head.
+func describeProperties(e *decoder.Envelope) json.RawMessage {
+	p := make(map[string]string)
+	for name, value := range map[string]string{
+		"delivery_mode": e.DeliveryMode, "content_type": e.ContentType, "content_encoding": e.ContentEncoding,
+		"reply_to": e.ReplyTo, "correlation_id": e.CorrelationID, "message_id": e.MessageID, "priority": e.Priority,
+		"expiration": e.Expiration, "type": e.Type, "app_id": e.AppID, "user_id": e.UserID,
+		"timestamp": e.Timestamp, "queue": e.Queue, "flags": e.Flags,
+	} {
+		if value != "" {
+			p[name] = value
+		}
+	}
+	if len(p) == 0 {
+		return nil
+	}
+	b, err := json.Marshal(p)
+	if err != nil {
+		return nil // strings marshal
+	}
+	return b
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgamqp/pgamqp/internal/catalog"
+	"github.com/pgamqp/pgamqp/metrics"
+	"github.com/pgamqp/pgamqp/replication"
+)
+
+// watchEvery is how often the slot is looked at.
+const watchEvery = 5 * time.Second
+
+// watchSlot brings the slot's numbers into the metrics, until ctx ends. It returns
+// an error if the server has made a synchronous standby of the daemon.
+func (d *daemon) watchSlot(ctx context.Context) error {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		sync, err := d.lookAtSlot(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			d.slot.Clear()
+			d.log.Warn("cannot look at the slot", slog.Any("error", err))
+		case sync:
+			return &replication.SlotError{Slot: d.cfg.Slot, Problem: "is read by a synchronous standby: every commit would wait for RabbitMQ",
+				Fix: "name the real standbys in synchronous_standby_names instead of *, and reload"}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (d *daemon) lookAtSlot(ctx context.Context) (synchronous bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, watchEvery)
+	defer cancel()
+	err = d.withConn(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		status, err := catalog.ReadSlot(ctx, conn, d.cfg.Slot)
+		if err != nil {
+			return err
+		}
+		letters, err := catalog.CountDeadLetters(ctx, conn)
+		if err != nil {
+			return err
+		}
+		if pid := d.session.PID(); pid != 0 {
+			if synchronous, err = catalog.IsSynchronousStandby(ctx, conn, pid); err != nil {
+				return err
+			}
+		}
+		d.slot.LagBytes.Set(float64(status.ConfirmedLag))
+		d.slot.RetainedBytes.Set(float64(status.Retained))
+		if status.SafeWALSize != nil {
+			d.slot.SafeBytes.Set(float64(*status.SafeWALSize))
+		} else {
+			d.slot.SafeBytes.Clear()
+		}
+		d.slot.WALStatus.Set(metrics.WALStatus(status.WALStatus))
+		d.slot.DeadLetterMessages.Set(float64(letters))
+		return nil
+	})
+	return synchronous, err
+}
+
+// sendHeartbeats writes a message every interval while this daemon streams, and
+// measures when everything up to it is confirmed: the whole path, at work.
+func (d *daemon) sendHeartbeats(ctx context.Context) error {
+	tick := time.NewTicker(d.cfg.HeartbeatInterval)
+	defer tick.Stop()
+	for {
+		if d.session.Status().State == metrics.StateStreaming {
+			if err := d.heartbeat(ctx); err != nil && ctx.Err() == nil {
+				d.log.Warn("heartbeat did not come through", slog.Any("error", err))
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (d *daemon) heartbeat(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, d.cfg.HeartbeatInterval,
+		fmt.Errorf("not confirmed within %s: something before it is not", d.cfg.HeartbeatInterval))
+	defer cancel()
+	began := time.Now()
+	var lsn pglogrepl.LSN
+	err := d.withConn(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		lsn, err = catalog.Heartbeat(ctx, conn, began.UTC().Format(time.RFC3339Nano))
+		return err
+	})
+	if err == nil { // the connection is given back: nothing idle while waiting
+		err = d.session.WaitConfirmed(ctx, lsn)
+	}
+	if err == nil {
+		d.received.HeartbeatRoundTrip.Observe(time.Since(began).Seconds())
+		d.received.LastHeartbeat.SetToCurrentTime()
+	}
+	return err
+}

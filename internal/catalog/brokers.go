@@ -1,0 +1,82 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Broker is all rows of amqp.broker with one broker_id: hosts to be tried in turn.
+type Broker struct {
+	ID    int32
+	Hosts []Host
+}
+
+// Host is where and as whom to log in. It keeps its password out of logs.
+type Host struct {
+	Host     string
+	Port     int32
+	VHost    string
+	Username string
+	Password string
+	TLS      bool
+}
+
+// String returns host and port.
+func (h Host) String() string { return net.JoinHostPort(h.Host, strconv.Itoa(int(h.Port))) }
+
+// GoString keeps the password out of %#v.
+func (h Host) GoString() string { return "catalog.Host(" + h.String() + ")" }
+
+// LogValue leaves the password out.
+func (h Host) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("host", h.Host), slog.Int("port", int(h.Port)), slog.String("vhost", h.VHost),
+		slog.String("username", h.Username), slog.Bool("tls", h.TLS))
+}
+
+// LogValue leaves the passwords out.
+func (b Broker) LogValue() slog.Value {
+	attrs := []slog.Attr{slog.Int("broker", int(b.ID))}
+	for _, h := range b.Hosts {
+		attrs = append(attrs, slog.Any("host", h.LogValue()))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// A table that pg_amqp left behind may have NULL where ours has defaults.
+const brokersQuery = `
+select broker_id, coalesce(host, 'localhost'), coalesce(port, 5672), coalesce(nullif(vhost, ''), '/'),
+       coalesce(username, 'guest'), coalesce(password, 'guest'), tls
+  from amqp.broker
+ order by broker_id, host, port`
+
+// Brokers returns the brokers in the order of their ids, the hosts of each in the order
+// of their names.
+func Brokers(ctx context.Context, conn *pgx.Conn) ([]Broker, error) {
+	rows, err := conn.Query(ctx, brokersQuery)
+	if err != nil {
+		return nil, fmt.Errorf("read amqp.broker: %w", err)
+	}
+	defer rows.Close()
+	var brokers []Broker
+	for rows.Next() {
+		var id int32
+		var h Host
+		if err := rows.Scan(&id, &h.Host, &h.Port, &h.VHost, &h.Username, &h.Password, &h.TLS); err != nil {
+			return nil, fmt.Errorf("read amqp.broker: %w", err)
+		}
+		if last := len(brokers) - 1; last < 0 || brokers[last].ID != id {
+			brokers = append(brokers, Broker{ID: id})
+		}
+		b := &brokers[len(brokers)-1]
+		b.Hosts = append(b.Hosts, h)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read amqp.broker: %w", err)
+	}
+	return brokers, nil
+}

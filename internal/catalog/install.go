@@ -1,0 +1,221 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/pgamqp/pgamqp/sql"
+)
+
+// InstallOptions names what to create. Empty means: as installed before, else "pgamqp".
+type InstallOptions struct{ Slot, Publication string }
+
+// InstallReport says in sentences what an installation did.
+type InstallReport struct {
+	Done     []string // what it has changed
+	Present  []string // what was there already
+	Warnings []string // what an operator should know or do
+}
+
+// Install creates schema, publication and slot, or upgrades them. It may be repeated: what
+// is there stays, grants and rows included. What cannot work is refused, as a
+// [ProblemsError], before anything is changed.
+func Install(ctx context.Context, conn *pgx.Conn, o InstallOptions) (InstallReport, error) {
+	var report InstallReport
+	s, err := readServer(ctx, conn)
+	if err != nil {
+		return report, err
+	}
+	before, err := installedBefore(ctx, conn)
+	if err != nil {
+		return report, err
+	}
+	slot := firstOf(o.Slot, before.Slot, sql.DefaultName)
+	publication := firstOf(o.Publication, before.Publication, sql.DefaultName)
+	slotExists, err := checkBeforeInstall(ctx, conn, s, before, slot, publication)
+	if err != nil {
+		return report, err
+	}
+
+	if err := installSchema(ctx, conn, slot, publication); err != nil {
+		return report, err
+	}
+	switch before.Version {
+	case 0:
+		report.done("schema amqp: installed, version %d", sql.Version)
+	case sql.Version:
+		report.present("schema amqp: version %d; its functions were renewed", sql.Version)
+	default:
+		report.done("schema amqp: upgraded from version %d to %d", before.Version, sql.Version)
+	}
+
+	if err := installPublication(ctx, conn, publication, &report); err != nil {
+		return report, err
+	}
+	if err := installSlot(ctx, conn, s, slot, slotExists, &report); err != nil {
+		return report, err
+	}
+
+	if before.Slot != "" && before.Slot != slot {
+		if _, err := ReadSlot(ctx, conn, before.Slot); err == nil {
+			report.warn("slot %q was used before; it keeps what is not delivered, and all WAL from there on, until it is drained or dropped: select pg_drop_replication_slot(%s);",
+				before.Slot, sql.Literal(before.Slot))
+		}
+	}
+	warnings, err := Warnings(ctx, conn)
+	report.Warnings = append(report.Warnings, warnings...)
+	return report, err
+}
+
+// checkBeforeInstall finds all that would make an installation fail half-way. It tells
+// whether the slot is there.
+func checkBeforeInstall(ctx context.Context, conn *pgx.Conn, s server, before Installation, slot, publication string) (bool, error) {
+	var found problems
+	s.check(&found)
+	checkNames(&found, slot, publication)
+	if before.Version > sql.Version {
+		found.add(fmt.Sprintf("schema amqp has version %d, this program knows versions up to %d", before.Version, sql.Version),
+			"use a pgamqp that is at least as new as the one that installed it")
+	}
+	status, err := ReadSlot(ctx, conn, slot)
+	exists := err == nil
+	switch {
+	case exists:
+		status.check(&found, s.database)
+	case !errors.Is(err, ErrNoSlot):
+		return false, err
+	case s.usedSlots >= s.maxSlots:
+		found.add(fmt.Sprintf("all %d replication slots of the server are in use", s.maxSlots),
+			fmt.Sprintf("alter system set max_replication_slots = %d; and restart PostgreSQL, or drop a slot that nobody needs", s.maxSlots+10))
+	}
+	return exists, found.err("install")
+}
+
+// installedBefore returns the zero value when nothing is installed.
+func installedBefore(ctx context.Context, conn *pgx.Conn) (Installation, error) {
+	before, err := ReadInstallation(ctx, conn)
+	if errors.Is(err, ErrNotInstalled) {
+		return Installation{}, nil
+	}
+	return before, err
+}
+
+// installSchema runs the scripts in one transaction. They take a lock, so that two
+// installations come one after the other.
+func installSchema(ctx context.Context, conn *pgx.Conn, slot, publication string) error {
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `select set_config($1, $2, true), set_config($3, $4, true)`,
+			sql.SlotSetting, slot, sql.PublicationSetting, publication)
+		if err != nil {
+			return fmt.Errorf("install schema amqp: %w", err)
+		}
+		for _, script := range sql.Scripts() {
+			if _, err := tx.Exec(ctx, script.Text); err != nil {
+				return fmt.Errorf("install schema amqp: %s: %w", script.Name, describe(err))
+			}
+		}
+		return nil
+	})
+}
+
+func installPublication(ctx context.Context, conn *pgx.Conn, name string, report *InstallReport) error {
+	present, err := hasPublication(ctx, conn, name)
+	if err != nil {
+		return err
+	}
+	if present {
+		report.present("publication %s: there", name)
+		return nil
+	}
+	_, err = conn.Exec(ctx, "create publication "+quote(name))
+	switch {
+	case hasCode(err, codeDuplicateObject):
+		report.present("publication %s: there", name)
+		return nil
+	case err != nil:
+		return fmt.Errorf("create publication %q: %w", name, describe(err))
+	}
+	report.done("publication %s: created; it stays empty unless you add tables", name)
+	return nil
+}
+
+func installSlot(ctx context.Context, conn *pgx.Conn, s server, name string, exists bool, report *InstallReport) error {
+	if exists {
+		report.present("slot %s: there", name)
+		return nil
+	}
+	lsn, err := createSlot(ctx, conn, s, name)
+	switch {
+	case hasCode(err, codeDuplicateObject): // another installation was faster; is its slot any good?
+		var found problems
+		status, err := ReadSlot(ctx, conn, name)
+		if err != nil {
+			return err
+		}
+		status.check(&found, s.database)
+		report.present("slot %s: there", name)
+		return found.err("install")
+	case err != nil:
+		return err
+	}
+	report.done("slot %s: created; messages are delivered from %s on", name, lsn)
+	return nil
+}
+
+// Warnings returns what does not keep pgamqp from running, but an operator should know.
+func Warnings(ctx context.Context, conn *pgx.Conn) ([]string, error) {
+	var warnings []string
+	s, err := readServer(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	var open bool
+	var missing []string
+	err = conn.QueryRow(ctx, `
+		select coalesce(bool_or(pg_catalog.has_function_privilege('public', p.oid, 'execute')), false),
+		       (select coalesce(array_agg(r.name order by r.name), '{}') from (values ('pgamqp_daemon'), ('pgamqp_publisher')) r(name)
+		         where pg_catalog.to_regrole(r.name) is null)
+		  from pg_catalog.pg_proc p
+		 where p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace and p.proname = 'pg_logical_emit_message'`).
+		Scan(&open, &missing)
+	if err != nil {
+		return nil, fmt.Errorf("read privileges: %w", err)
+	}
+	if open {
+		w := "every role of this database may call pg_logical_emit_message, and so forge messages to any broker"
+		if s.version < 160000 {
+			w += "; in this version one such call can also stop every logical slot of the database for good"
+		}
+		warnings = append(warnings, w+`; a superuser can close this by running "pgamqp install"`)
+	}
+	for _, role := range missing {
+		warnings = append(warnings, fmt.Sprintf(`role %s does not exist: "create role %s nologin;" and "pgamqp install" make it, or grant privileges one by one`, role, role))
+	}
+	if s.idleTimeout != "" {
+		warnings = append(warnings, fmt.Sprintf("idle_replication_slot_timeout is %s: a daemon that is stopped for longer loses the slot and all that is in it", s.idleTimeout))
+	}
+	return warnings, nil
+}
+
+func (r *InstallReport) done(format string, args ...any) {
+	r.Done = append(r.Done, fmt.Sprintf(format, args...))
+}
+
+func (r *InstallReport) present(format string, args ...any) {
+	r.Present = append(r.Present, fmt.Sprintf(format, args...))
+}
+
+func (r *InstallReport) warn(format string, args ...any) {
+	r.Warnings = append(r.Warnings, fmt.Sprintf(format, args...))
+}
+
+func firstOf(names ...string) string {
+	for _, name := range names {
+		if name != "" {
+			return name
+		}
+	}
+	return ""
+}
