@@ -131,8 +131,10 @@ func (p *Publisher) Publish(ctx context.Context, m decoder.Message, done func())
 			return err
 		}
 		if l == nil {
-			return p.bury(ctx, &m, &e, verdict{reason: ReasonUnknownBroker,
-				text: fmt.Sprintf("amqp.broker has no broker_id %d", e.BrokerID)}, done)
+			return p.bury(ctx, &m, &e, verdict{
+				reason: ReasonUnknownBroker,
+				text:   fmt.Sprintf("amqp.broker has no broker_id %d", e.BrokerID),
+			}, done)
 		}
 		err = l.add(ctx, &entry{
 			message: m, parsed: e, request: request, done: done,

@@ -157,8 +157,10 @@ func (p *pump) send(ctx context.Context, e *entry) bool {
 		}
 	}
 	if limit := p.conn.Config.FrameSize - 8; limit > 0 && headerFrameSize(&e.request.properties) > limit {
-		return p.reject(ctx, e, verdict{reason: ReasonTooLarge,
-			text: fmt.Sprintf("properties and headers take more than the %d bytes that the broker takes", limit)})
+		return p.reject(ctx, e, verdict{
+			reason: ReasonTooLarge,
+			text:   fmt.Sprintf("properties and headers take more than the %d bytes that the broker takes", limit),
+		})
 	}
 	r := &e.request
 	confirm, err := p.channel.PublishWithDeferredConfirm(r.exchange, r.key, r.mandatory, false, r.properties)

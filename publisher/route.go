@@ -1,7 +1,6 @@
 package publisher
 
 import (
-	"strconv"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -88,12 +87,4 @@ func addHeaders(t amqp.Table, m *decoder.Message, e *decoder.Envelope, add Heade
 		t["x-pg-role"] = e.Role
 	}
 	return t
-}
-
-// describe names what a request is about, for logs and dead letters.
-func (r *request) describe() string {
-	if r.operation != nil {
-		return r.operation.String()
-	}
-	return "publish to exchange " + strconv.Quote(r.exchange)
 }

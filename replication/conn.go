@@ -75,7 +75,7 @@ func dial(ctx context.Context, config *pgconn.Config, onNotice pgconn.NoticeHand
 	}
 	config.OnNotice = onNotice
 
-	// The last one dialled is the one in use: pgconn tries one host after the other.
+	// The one dialed last is the one in use: pgconn tries one host after the other.
 	var raw *wakeableConn
 	dialer := &net.Dialer{
 		Timeout:         dialTimeout,

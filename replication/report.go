@@ -81,6 +81,7 @@ func (r *reporter) begin(walSenderTimeout time.Duration, now time.Time) {
 func (s *stream) keepReporting(now time.Time) error {
 	r := &s.report
 	s.hooks.ticked()
+	s.metrics.Inbox.Bytes.Set(float64(s.inbox.size()))
 	r.pending.Store(false) // before Flushed: a later confirmation wakes again
 	moved := s.tracker.Flushed() != r.last
 	idle := s.tracker.Idle() && !s.decoder.InTransaction()

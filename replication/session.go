@@ -80,8 +80,10 @@ type Status struct {
 // letters, digits and underscores.
 func NewSession(cfg Config, log *slog.Logger, m *metrics.Replication) (*Session, error) {
 	if !slotName.MatchString(cfg.Slot) {
-		return nil, &SlotError{Slot: cfg.Slot, Problem: "has a name that PostgreSQL does not allow",
-			Fix: "use lower case letters, digits and underscores, at most 63"}
+		return nil, &SlotError{
+			Slot: cfg.Slot, Problem: "has a name that PostgreSQL does not allow",
+			Fix: "use lower case letters, digits and underscores, at most 63",
+		}
 	}
 	s := &Session{cfg: cfg, log: log, metrics: m, waiters: make(map[chan struct{}]pglogrepl.LSN)}
 	m.LagSeconds.SetFunc(s.lagSeconds)

@@ -15,7 +15,7 @@ import (
 
 // slotName is what PostgreSQL allows. The name goes unquoted into
 // START_REPLICATION, so nothing else may ever get there.
-var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`) //nolint:gochecknoglobals // a constant, in effect
+var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
 // SlotError says that the slot or what belongs to it is not as it must be.
 // Trying again does not help; Fix says what does.
@@ -107,8 +107,10 @@ func (s *server) readSlot(ctx context.Context, conn *pgconn.PgConn, slot string)
 	case temporary == "true":
 		return refuse("is temporary", "choose another name with --slot")
 	case walStatus == "lost":
-		return &SlotError{Slot: slot, Lost: true, Problem: "was invalidated; messages after " + confirmed + " are lost",
-			Fix: "drop it with: select pg_drop_replication_slot('" + slot + "'); then run: pgamqp install"}
+		return &SlotError{
+			Slot: slot, Lost: true, Problem: "was invalidated; messages after " + confirmed + " are lost",
+			Fix: "drop it with: select pg_drop_replication_slot('" + slot + "'); then run: pgamqp install",
+		}
 	}
 	if s.confirmed, err = pglogrepl.ParseLSN(confirmed); err != nil || s.confirmed == 0 {
 		return fmt.Errorf("read slot %q: confirmed position %q", slot, confirmed)
@@ -130,8 +132,10 @@ func checkPublication(ctx context.Context, conn *pgconn.PgConn, slot, publicatio
 		return fmt.Errorf("look up publication %q: %w", publication, err)
 	}
 	if len(rows) == 0 {
-		return &SlotError{Slot: slot, Problem: fmt.Sprintf("needs publication %q, which does not exist", publication),
-			Fix: "create it with: pgamqp install; if rows were written meanwhile the server may refuse with 42704 what lies behind, see docs/operations.md"}
+		return &SlotError{
+			Slot: slot, Problem: fmt.Sprintf("needs publication %q, which does not exist", publication),
+			Fix: "create it with: pgamqp install; if rows were written meanwhile the server may refuse with 42704 what lies behind, see docs/operations.md",
+		}
 	}
 	return nil
 }

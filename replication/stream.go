@@ -136,7 +136,7 @@ func (s *stream) run(ctx, stop context.Context, to Sink) error {
 	}
 	s.inbox.close()
 	if err != nil {
-		<-delivered
+		<-delivered //nolint:errcheck // an error of the Sink is the cause of ours already
 		return err
 	}
 	err = s.finish(ctx, delivered, to)

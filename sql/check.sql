@@ -99,7 +99,7 @@ begin
       perform amqp._refuse_value(place, value, 'a finite number, which $double needs');
     end if;
   when '$decimal' then
-    if not is_string or content !~ '^-?[0-9]{1,265}([.][0-9]{1,255})?$'
+    if not is_string or content !~ '^-?[0-9]+([.][0-9]{1,255})?$'
        or replace(content, '.', '')::numeric not between -2147483648 and 2147483647 then
       perform amqp._refuse_value(place, value,
         'a string like "12.34" of at most 255 decimals, whose digits fit into 32 bits, which $decimal needs');

@@ -61,7 +61,15 @@ func reportError(stderr io.Writer, err error) {
 		return
 	}
 	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
-	_, _ = fmt.Fprintf(stderr, "pgamqp: %s\n", strings.Join(lines, "\n  "))
+	for i, line := range lines {
+		switch {
+		case i == 0:
+			line = "pgamqp: " + line
+		case line != "":
+			line = "  " + line
+		}
+		_, _ = fmt.Fprintln(stderr, line)
+	}
 	if exitCode(err) == exitUsage && len(lines) == 1 {
 		_, _ = fmt.Fprintln(stderr, "`pgamqp --help` shows what can be given.")
 	}

@@ -32,7 +32,7 @@ func runDaemon(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err != nil {
 		return exitWith(exitUsage, err)
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }() // for an early return; the server closes it, too
 	d, err := newDaemon(ctx, cfg, log, newRegistry())
 	if err != nil {
 		return err

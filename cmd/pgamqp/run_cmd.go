@@ -44,10 +44,10 @@ func newRunCommand() *cobra.Command {
 			log.Info("starting", slog.String("version", build.Version), slog.String("commit", build.Commit), slog.Any("config", settings.Config))
 			if err := runDaemon(cmd.Context(), settings.Config, log); err != nil {
 				code := exitCode(err)
-				log.Error("stopped", slog.Any("error", err), slog.Int("exit_code", code))
+				log.Error("exiting", slog.Any("error", err), slog.Int("exit_code", code))
 				return &exitError{code: code, err: err, logged: true}
 			}
-			log.Info("stopped")
+			log.Info("exiting", slog.Int("exit_code", exitOK))
 			return nil
 		},
 	}

@@ -31,8 +31,10 @@ func (d *daemon) watchSlot(ctx context.Context) error {
 			d.slot.Clear()
 			d.log.Warn("cannot look at the slot", slog.Any("error", err))
 		case sync:
-			return &replication.SlotError{Slot: d.cfg.Slot, Problem: "is read by a synchronous standby: every commit would wait for RabbitMQ",
-				Fix: "name the real standbys in synchronous_standby_names instead of *, and reload"}
+			return &replication.SlotError{
+				Slot: d.cfg.Slot, Problem: "is read by a synchronous standby: every commit would wait for RabbitMQ",
+				Fix: "name the real standbys in synchronous_standby_names instead of *, and reload",
+			}
 		}
 		select {
 		case <-tick.C:

@@ -118,7 +118,7 @@ func (s SlotStatus) check(found *problems, database string) {
 // createSlot makes the slot, in a transaction of its own as the server demands. It waits
 // for every transaction that is writing at this moment, in any database.
 func createSlot(ctx context.Context, conn *pgx.Conn, s server, name string) (pglogrepl.LSN, error) {
-	// A failover slot is still there after the promotion of a standby that synchronises slots.
+	// A failover slot is still there after the promotion of a standby that synchronizes slots.
 	query := `select lsn - '0/0' from pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput', false, false)`
 	if s.version >= 170000 {
 		query = `select lsn - '0/0' from pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput', false, false, failover => true)`

@@ -93,7 +93,7 @@ func (w *world) load(ctx context.Context, s *seen) error {
 	if err != nil {
 		return err
 	}
-	defer db.Close(ctx)
+	defer func() { _ = db.Close(ctx) }()
 	pause := 200 * time.Millisecond
 	if !w.options.Live {
 		pause = 2 * time.Second

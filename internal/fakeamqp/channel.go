@@ -53,7 +53,7 @@ func (ch *Channel) method(m method, a *args) error {
 	switch m {
 	case channelClose:
 		ch.end(methodFrame(ch.ID, channelCloseOk, nil))
-		ch.Conn.server.events.put(&ChannelClosed{Conn: ch.Conn, Channel: ch})
+		ch.Conn.server.events.Put(&ChannelClosed{Conn: ch.Conn, Channel: ch})
 		return nil
 	case channelCloseOk:
 		ch.end(nil)
@@ -146,7 +146,7 @@ func (ch *Channel) publish(p *Publish) {
 	if s.config.Handler != nil {
 		verdict = s.config.Handler(p)
 	}
-	s.events.put(p) // first, so that whoever sees the answer finds the event
+	s.events.Put(p) // first, so that whoever sees the answer finds the event
 	p.apply(verdict)
 }
 

@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/pgamqp/pgamqp/internal/fakenet"
 )
 
 // writeLimit bounds a write to a client that does not read. It is far beyond
@@ -33,7 +35,7 @@ type Conn struct {
 
 	server   *Server
 	tcp      *net.TCPConn
-	gate     *gate
+	gate     *fakenet.Gate
 	in       *bufio.Reader
 	channels map[uint16]*Channel // used by the reading goroutine only
 	done     chan struct{}       // closed when the reading goroutine ends
@@ -44,7 +46,7 @@ type Conn struct {
 }
 
 func newConn(s *Server, tcp *net.TCPConn, id int) *Conn {
-	g := newGate(tcp)
+	g := fakenet.NewGate(tcp)
 	return &Conn{
 		ID: id, FrameMax: s.config.FrameMax, server: s, tcp: tcp, gate: g, in: bufio.NewReader(g),
 		channels: map[uint16]*Channel{}, done: make(chan struct{}),
@@ -71,22 +73,22 @@ func (c *Conn) Close(code uint16, text string) { c.closeFor(code, text, 0) }
 // Drop closes the TCP connection without a word. What was written before still
 // reaches the client, unless it sent something that was never read here.
 func (c *Conn) Drop() {
-	c.gate.tear()
+	c.gate.Tear()
 	_ = c.tcp.Close()
 }
 
 // Reset is Drop with a TCP reset.
 func (c *Conn) Reset() {
-	c.gate.tear()
-	reset(c.tcp)
+	c.gate.Tear()
+	fakenet.Reset(c.tcp)
 }
 
 // Freeze stops reading from the client; writing, heartbeats included, goes on.
 // What the client sends after Freeze has returned becomes no event before Thaw.
-func (c *Conn) Freeze() { c.gate.close() }
+func (c *Conn) Freeze() { c.gate.Shut() }
 
 // Thaw takes Freeze back.
-func (c *Conn) Thaw() { c.gate.reopen() }
+func (c *Conn) Thaw() { c.gate.Open() }
 
 // Silence makes the server write nothing more on this connection, not even
 // heartbeats. With Freeze it is what a stopped broker process looks like.
@@ -144,11 +146,11 @@ func (c *Conn) isClosing() bool {
 func (c *Conn) run() {
 	err := c.handshake()
 	if err == nil {
-		c.server.events.put(c)
+		c.server.events.Put(c)
 		c.server.running.Go(c.beat)
 		err = c.loop()
 	}
-	c.gate.tear()
+	c.gate.Tear()
 	_ = c.tcp.Close()
 	close(c.done)
 	c.server.remove(c)
@@ -156,7 +158,7 @@ func (c *Conn) run() {
 	if clean {
 		err = nil
 	}
-	c.server.events.put(&Closed{Conn: c, Clean: clean, Err: err})
+	c.server.events.Put(&Closed{Conn: c, Clean: clean, Err: err})
 }
 
 // beat sends heartbeats at half the agreed interval.
@@ -179,7 +181,7 @@ func (c *Conn) beat() {
 func (c *Conn) loop() error {
 	for {
 		f, err := readFrame(c.in, c.FrameMax)
-		c.gate.wait() // bytes may have been buffered before Freeze
+		c.gate.Wait() // bytes may have been buffered before Freeze
 		if errors.Is(err, errFrameTooLarge) {
 			c.closeFor(501, "FRAME_ERROR - "+err.Error(), 0)
 			continue

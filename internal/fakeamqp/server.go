@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pgamqp/pgamqp/internal/fakenet"
 )
 
 // Config says how a Server answers. The zero value accepts every login, vhost,
@@ -71,7 +73,7 @@ const (
 type Server struct {
 	config    Config
 	listener  net.Listener
-	events    *events
+	events    *fakenet.Queue[Event]
 	exchanges *names
 	queues    *names
 	admission atomic.Int32
@@ -108,7 +110,7 @@ func Listen(c Config) (*Server, error) {
 		return nil, fmt.Errorf("fake broker: %w", err)
 	}
 	s := &Server{
-		config: c, listener: l, events: newEvents(), conns: map[*Conn]struct{}{},
+		config: c, listener: l, events: fakenet.NewQueue[Event](), conns: map[*Conn]struct{}{},
 		exchanges: newNames(c.Exchanges), queues: newNames(c.Queues),
 	}
 	s.running.Go(s.accept)
@@ -174,8 +176,8 @@ func (s *Server) accept() {
 		tcp := nc.(*net.TCPConn)
 		mode := Admission(s.admission.Load())
 		if mode == Refuse {
-			s.events.put(&NotServed{Admission: mode})
-			reset(tcp)
+			s.events.Put(&NotServed{Admission: mode})
+			fakenet.Reset(tcp)
 			continue
 		}
 		if s.config.ReadBuffer > 0 {
@@ -187,7 +189,7 @@ func (s *Server) accept() {
 		}
 		if mode == Ignore {
 			c.Silence()
-			s.events.put(&NotServed{Admission: mode, Conn: c})
+			s.events.Put(&NotServed{Admission: mode, Conn: c})
 		}
 		s.running.Go(c.run)
 	}
@@ -211,12 +213,6 @@ func (s *Server) remove(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
-}
-
-// reset closes with RST instead of FIN, as a host that has lost its state.
-func reset(tcp *net.TCPConn) {
-	_ = tcp.SetLinger(0)
-	_ = tcp.Close()
 }
 
 // names is a set of names of which all, or only some, exist.

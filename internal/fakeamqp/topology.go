@@ -70,7 +70,7 @@ func (ch *Channel) topology(m method, a *args) {
 	if t.Refused == nil && s.config.Declare != nil && errors.As(s.config.Declare(t), &r) {
 		t.Refused = r
 	}
-	s.events.put(t) // first, so that whoever sees the answer finds the event
+	s.events.Put(t) // first, so that whoever sees the answer finds the event
 	if t.Refused != nil {
 		ch.refuse(t.Refused, m)
 	} else {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/pgamqp/pgamqp/internal/fakenet"
 )
 
 // writeLimit bounds a write to a client that does not read. It is far beyond
@@ -33,7 +35,7 @@ type Conn struct {
 
 	server *Server
 	tcp    *net.TCPConn
-	gate   *gate
+	gate   *fakenet.Gate
 	in     *pgproto3.Backend // used by the reading goroutine only, and only to read
 	stream *Stream           // likewise; nil while none is running
 
@@ -42,7 +44,7 @@ type Conn struct {
 }
 
 func newConn(s *Server, tcp *net.TCPConn) *Conn {
-	g := newGate(tcp)
+	g := fakenet.NewGate(tcp)
 	return &Conn{server: s, tcp: tcp, gate: g, in: pgproto3.NewBackend(g, nil)}
 }
 
@@ -57,22 +59,22 @@ func (c *Conn) Write(raw []byte) { c.write(raw) }
 // Drop closes the TCP connection without a word. What was written before still
 // reaches the client, unless it sent something that was never read here.
 func (c *Conn) Drop() {
-	c.gate.tear()
+	c.gate.Tear()
 	_ = c.tcp.Close()
 }
 
 // Reset is Drop with a TCP reset.
 func (c *Conn) Reset() {
-	c.gate.tear()
-	reset(c.tcp)
+	c.gate.Tear()
+	fakenet.Reset(c.tcp)
 }
 
 // Freeze stops reading from the client; writing goes on. What the client sends
 // after Freeze has returned becomes no event before Thaw.
-func (c *Conn) Freeze() { c.gate.close() }
+func (c *Conn) Freeze() { c.gate.Shut() }
 
 // Thaw takes Freeze back.
-func (c *Conn) Thaw() { c.gate.reopen() }
+func (c *Conn) Thaw() { c.gate.Open() }
 
 // Silence makes the server write nothing more on this connection. With Freeze
 // it is what a cut network looks like.
@@ -129,7 +131,7 @@ func (c *Conn) run() {
 		c.ID = c.server.count()
 		err = c.serve()
 	}
-	c.gate.tear()
+	c.gate.Tear()
 	_ = c.tcp.Close()
 	c.server.remove(c)
 	if c.ID == 0 {
@@ -139,26 +141,26 @@ func (c *Conn) run() {
 	if clean {
 		err = nil
 	}
-	c.server.events.put(&Closed{Conn: c, Clean: clean, Err: err})
+	c.server.events.Put(&Closed{Conn: c, Clean: clean, Err: err})
 }
 
 // serve goes from the start-up message to the end.
 func (c *Conn) serve() error {
 	switch mode := Admission(c.server.admission.Load()); mode {
 	case Refuse:
-		c.server.events.put(&NotServed{Admission: mode, Conn: c})
+		c.server.events.Put(&NotServed{Admission: mode, Conn: c})
 		c.Reset()
 		return errRefused
 	case Ignore:
 		c.Silence()
-		c.server.events.put(&NotServed{Admission: mode, Conn: c})
+		c.server.events.Put(&NotServed{Admission: mode, Conn: c})
 		return c.loop()
 	case Serve:
 	}
 	if err := c.greet(); err != nil {
 		return err
 	}
-	c.server.events.put(c)
+	c.server.events.Put(c)
 	return c.loop()
 }
 
@@ -191,8 +193,13 @@ func (c *Conn) greet() error {
 	}
 	c.Send(&pgproto3.AuthenticationOk{})
 	for _, p := range [][2]string{
-		{"server_version", c.server.config.Version}, {"server_encoding", "UTF8"}, {"client_encoding", "UTF8"},
-		{"integer_datetimes", "on"}, {"standard_conforming_strings", "on"}, {"TimeZone", "UTC"}, {"DateStyle", "ISO, MDY"},
+		{"server_version", c.server.config.Version},
+		{"server_encoding", "UTF8"},
+		{"client_encoding", "UTF8"},
+		{"integer_datetimes", "on"},
+		{"standard_conforming_strings", "on"},
+		{"TimeZone", "UTC"},
+		{"DateStyle", "ISO, MDY"},
 	} {
 		c.Send(&pgproto3.ParameterStatus{Name: p[0], Value: p[1]})
 	}
@@ -210,7 +217,7 @@ func (c *Conn) loop() error {
 		if err != nil {
 			return err
 		}
-		c.gate.wait() // bytes may have been buffered before Freeze
+		c.gate.Wait() // bytes may have been buffered before Freeze
 		switch m := m.(type) {
 		case *pgproto3.Terminate:
 			return errTerminate

@@ -27,6 +27,6 @@
 //
 // In every state Freeze stops reading, Silence stops writing.
 //
-// The behaviour was compared with PostgreSQL 15.20. The package must never be
+// The behavior was compared with PostgreSQL 15.20. The package must never be
 // part of the daemon; only tests import it.
 package fakewal

@@ -50,7 +50,7 @@ func (c *Conn) query(sql string) error {
 	if m := startReplication.FindStringSubmatch(sql); a == nil && m != nil {
 		return c.start(sql, m[1], m[2], m[3])
 	}
-	c.server.events.put(q)
+	c.server.events.Put(q)
 	if a == nil {
 		a = c.server.builtin(sql)
 	}
@@ -144,6 +144,6 @@ func (c *Conn) start(sql, slot, position, options string) error {
 	}
 	c.stream = st
 	c.Send(&pgproto3.CopyBothResponse{})
-	c.server.events.put(st)
+	c.server.events.Put(st)
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/pgamqp/pgamqp/internal/fakenet"
 )
 
 // Config says how a Server answers. The zero value lets everyone in and starts
@@ -73,7 +75,7 @@ const (
 type Server struct {
 	config    Config
 	listener  net.Listener
-	events    *events
+	events    *fakenet.Queue[Event]
 	admission atomic.Int32
 	running   sync.WaitGroup
 
@@ -105,7 +107,7 @@ func Listen(c Config) (*Server, error) {
 	if c.Version == "" {
 		c.Version = "15.20"
 	}
-	s := &Server{config: c, listener: l, events: newEvents(), conns: map[*Conn]struct{}{}}
+	s := &Server{config: c, listener: l, events: fakenet.NewQueue[Event](), conns: map[*Conn]struct{}{}}
 	s.SetSystem(c.System)
 	s.running.Go(s.accept)
 	return s, nil
@@ -204,10 +206,4 @@ func (s *Server) remove(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
-}
-
-// reset closes with RST instead of FIN, as a host that has lost its state.
-func reset(tcp *net.TCPConn) {
-	_ = tcp.SetLinger(0)
-	_ = tcp.Close()
 }

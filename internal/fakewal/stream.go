@@ -175,7 +175,7 @@ func (c *Conn) copyData(data []byte) error {
 		c.mu.Lock()
 		st.statuses = append(st.statuses, s)
 		c.mu.Unlock()
-		c.server.events.put(&s)
+		c.server.events.Put(&s)
 		return nil
 	}
 	if len(data) > 0 && data[0] == 'h' { // hot standby feedback
@@ -191,7 +191,7 @@ func (c *Conn) copyDone() {
 	if st == nil {
 		return
 	}
-	c.server.events.put(&CopyDone{Stream: st})
+	c.server.events.Put(&CopyDone{Stream: st})
 	c.mu.Lock()
 	var last []pgproto3.BackendMessage
 	if !st.done {

@@ -1,0 +1,79 @@
+package catalog_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const pgtapVersion = 15 // the version for which Debian 12 has pgTAP
+
+var tapLine = regexp.MustCompile(`^(not )?ok \d+ - (.*)$`)
+
+// TestSQL runs the pgTAP tests beside the scripts, each in a database of its own.
+func TestSQL(t *testing.T) {
+	folder := filepath.Join("..", "..", "sql", "test")
+	support, err := os.ReadFile(filepath.Join(folder, "support.sql"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(folder, "*.sql"))
+	if err != nil || len(files) < 2 {
+		t.Fatalf("no tests in %s (%v)", folder, err)
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".sql")
+		if name == "support" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			script, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			runTAP(t, string(support)+string(script))
+		})
+	}
+}
+
+func runTAP(t *testing.T, script string) {
+	p := server(t, pgtapVersion)
+	conn, name := installed(t, p)
+	if _, err := conn.Exec(t.Context(), "create extension pgtap"); err != nil {
+		t.Fatalf("%v; install the package postgresql-%d-pgtap, as `make setup` does", err, pgtapVersion)
+	}
+	out, err := p.Psql(t.Context(), name, script)
+	ran, planned := 0, -1
+	lines := strings.Split(out, "\n")
+	for i, line := range lines {
+		if n, found := strings.CutPrefix(line, "1.."); found {
+			planned, _ = strconv.Atoi(n)
+		}
+		m := tapLine.FindStringSubmatch(line)
+		if m == nil {
+			continue
+		}
+		ran++
+		t.Run(m[2], func(t *testing.T) {
+			if m[1] == "" {
+				return
+			}
+			for _, comment := range lines[i+1:] {
+				if !strings.HasPrefix(comment, "#") {
+					break
+				}
+				t.Log(comment)
+			}
+			t.Fail()
+		})
+	}
+	if err != nil {
+		t.Fatalf("stopped after %d tests: %v", ran, err)
+	}
+	if ran == 0 || ran != planned {
+		t.Fatalf("%d tests ran, the plan is %d:\n%s", ran, planned, out)
+	}
+}
