@@ -298,6 +298,9 @@ func (l *lane) connect(ctx context.Context, h Host) error {
 	l.metrics.Connected(h.Address())
 	l.log.Info("connected to broker", slog.Any("host", h))
 	l.setUp()
+	// Some calls of the library wait for the broker whatever happens: a connection
+	// that is given up is cut if it does not end by itself.
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(settleTimeout+closeTimeout, c.raw.abort) })()
 	defer func() {
 		c.close()
 		l.metrics.Connected("")

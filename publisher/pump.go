@@ -147,11 +147,12 @@ func (p *pump) waitPending(ctx context.Context, n int) bool {
 // flight, so that a refusal takes no other along.
 func (p *pump) send(ctx context.Context, e *entry) bool {
 	target := e.request.target()
-	alone := e.alone || !p.targets[target]
-	if alone {
-		if !p.waitPending(ctx, 1) {
-			return false
-		}
+	known := p.targets[target]
+	alone := e.alone || !known
+	if alone && !p.waitPending(ctx, 1) {
+		return false
+	}
+	if !known {
 		if exists, ok := p.exists(ctx, e); !ok || !exists {
 			return ok
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -44,6 +45,8 @@ type stream struct {
 	report  reporter
 	hooks   hooks
 	woken   chan struct{} // capacity 1: wake-ups while the owner does not read
+	// stopping asks the owner to end at the next unit's end.
+	stopping atomic.Bool
 
 	// skipTo is the position up to which everything was confirmed in this process
 	// before: after a restart the server may have forgotten that (up to version 16
@@ -120,7 +123,10 @@ func (s *stream) run(ctx, stop context.Context, to Sink) error {
 	defer s.close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer context.AfterFunc(ctx, s.urge)()
-	defer context.AfterFunc(stop, s.urge)()
+	defer context.AfterFunc(stop, func() {
+		s.stopping.Store(true)
+		s.urge()
+	})()
 
 	delivered := make(chan error, 1)
 	go func() { // deliverer
@@ -130,7 +136,7 @@ func (s *stream) run(ctx, stop context.Context, to Sink) error {
 		}
 		delivered <- err
 	}()
-	err := s.receive(ctx, stop)
+	err := s.receive(ctx)
 	if err != nil {
 		cancel(err)
 	}
@@ -158,9 +164,9 @@ func (s *stream) urge() {
 	signal(s.woken)
 }
 
-// receive reads frames until stop ends and no transaction is open.
-func (s *stream) receive(ctx, stop context.Context) error {
-	for {
+// receive reads frames until the stream is to stop and no transaction is open.
+func (s *stream) receive(ctx context.Context) error {
+	for !s.stopping.Load() || s.decoder.InTransaction() {
 		message, err := s.conn.ReceiveMessage(context.Background()) // interrupted by urge
 		switch {
 		case err == nil:
@@ -170,9 +176,6 @@ func (s *stream) receive(ctx, stop context.Context) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if stop.Err() != nil && !s.decoder.InTransaction() {
-				return nil
-			}
 			err = s.keepReporting(time.Now())
 		default:
 			err = fmt.Errorf("receive: %w", err)
@@ -181,6 +184,7 @@ func (s *stream) receive(ctx, stop context.Context) error {
 			return err
 		}
 	}
+	return nil
 }
 
 // handle deals with one protocol message.

@@ -39,8 +39,9 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 		"internal/catalog":    {ours: []string{"sql"}, outside: []string{modPgx, modPglogrepl}},
 		"replication":         {ours: []string{"decoder", "metrics", "internal/backoff"}, outside: []string{modPgx, modPglogrepl}},
 		"publisher":           {ours: []string{"decoder", "metrics", "internal/backoff"}, outside: []string{modAMQP, modPglogrepl}},
-		"internal/fakeamqp":   {outside: []string{modAMQP}},
-		"internal/fakewal":    {outside: []string{modPgx, modPglogrepl}},
+		"internal/fakenet":    {},
+		"internal/fakeamqp":   {ours: []string{"internal/fakenet"}, outside: []string{modAMQP}},
+		"internal/fakewal":    {ours: []string{"internal/fakenet"}, outside: []string{modPgx, modPglogrepl}},
 		"internal/testserver": {outside: []string{modPgx, modAMQP}},
 		"internal/demo":       {ours: []string{"internal/testserver"}, outside: []string{modPgx, modAMQP}},
 		"cmd/pgamqp": {

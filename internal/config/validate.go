@@ -39,7 +39,7 @@ func (c Config) mistakes() []mistake {
 	check("slot", checkSlot(c.Slot))
 	check("publication", checkPublication(c.Publication))
 	check("listen", checkListen(c.Listen))
-	check("window_messages", within(c.WindowMessages, 1, 1_000_000, showCount))
+	check("window_messages", within(c.WindowMessages, 1, 65_536, showCount))
 	// A window that cannot hold a few ordinary messages would publish them one by one.
 	check("window_bytes", within(c.WindowBytes, 64<<10, 64<<30, showBytes))
 	check("shutdown_timeout", within(c.ShutdownTimeout, time.Second, time.Hour, showDuration))

@@ -10,8 +10,8 @@ select is(has_schema_privilege('t_nobody', 'amqp', 'create'), false, 'PUBLIC may
 select is_empty($$select p.oid::regprocedure from pg_proc p where p.pronamespace = 'amqp'::regnamespace and has_function_privilege('t_nobody', p.oid, 'execute')$$, 'PUBLIC may call none of its functions');
 select is_empty($$select c.oid::regclass from pg_class c where c.relnamespace = 'amqp'::regnamespace and c.relkind = 'r'
   and has_table_privilege('t_nobody', c.oid, 'select, insert, update, delete, truncate, references, trigger')$$, 'PUBLIC may touch none of its tables');
-select is_empty($$select c.oid::regclass from pg_class c where c.relnamespace = 'amqp'::regnamespace and c.relkind = 'S'
-  and has_sequence_privilege('t_nobody', c.oid, 'usage, select, update')$$, 'nor its sequences');
+select is_empty($$select s.seqrelid::regclass from pg_sequence s join pg_class c on c.oid = s.seqrelid where c.relnamespace = 'amqp'::regnamespace
+  and has_sequence_privilege('t_nobody', s.seqrelid, 'usage, select, update')$$, 'nor its sequences');
 select is_empty($$select p.oid::regprocedure from pg_proc p where p.proname = 'pg_logical_emit_message' and has_function_privilege('t_nobody', p.oid, 'execute')$$, 'PUBLIC may not write into the WAL by itself');
 
 set role t_nobody;

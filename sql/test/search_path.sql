@@ -54,8 +54,8 @@ select amqp.publish(7, 'ex', 'k', 'm'::pg_catalog.text);
 \set ON_ERROR_STOP 1
 select amqp.delivered('0/1') as delivered \gset
 reset search_path;
-select is(:'state', '22023', 'a temporary table named broker is not asked');
-select is(:'delivered', 't', 'nor one named installation');
+select is(:'state'::text, '22023', 'a temporary table named broker is not asked');
+select is(:'delivered'::text, 't', 'nor one named installation');
 drop table pg_temp.pg_proc;
 select is_empty('select * from t.caught', 'no trap was entered');
 reset session authorization;

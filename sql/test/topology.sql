@@ -4,7 +4,7 @@ select ok(amqp.exchange_declare(1, 'ex', 'topic', false, true), 'exchange_declar
 call t.commit();
 create temp table x as select * from t.take();
 select is((select array[kind, broker_id::text, tags, fields ->> 'x', fields ->> 'w', fields ->> 'f', fields ->> 'r', encode(body, 'hex')] from x),
-  array['x', '1', 'xwfr', 'ex', 'topic', 'd', session_user, ''], 'what exchange_declare sends');
+  array['x', '1', 'xwfr', 'ex', 'topic', 'd', session_user::text, ''], 'what exchange_declare sends');
 select is((select transactional from x), false, 'it is sent at once');
 select amqp.exchange_declare(1, 'ex', 'direct', true, true, true, true, '{"alternate-exchange": "alt"}') \g /dev/null
 call t.commit();
