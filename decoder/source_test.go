@@ -62,13 +62,13 @@ func TestHistoryFilesAreRead(t *testing.T) {
 
 func TestBrokenHistoryFilesAreErrors(t *testing.T) {
 	for name, text := range map[string]string{
-		"no position":         "1\n",
-		"no number":           "one\t0/1\tx\n",
-		"no such position":    "1\t0-1\tx\n",
-		"a number too large":  "4294967296\t0/1\tx\n",
-		"positions go back":   "1\t0/200\tx\n2\t0/100\tx\n",
-		"timelines go back":   "2\t0/100\tx\n1\t0/200\tx\n",
-		"a timeline repeated": "1\t0/100\tx\n1\t0/200\tx\n",
+		"no position":          "1\n",
+		"no number":            "one\t0/1\tx\n",
+		"no such position":     "1\t0-1\tx\n",
+		"a number too large":   "4294967296\t0/1\tx\n",
+		"positions go back":    "1\t0/200\tx\n2\t0/100\tx\n",
+		"timelines go back":    "2\t0/100\tx\n1\t0/200\tx\n",
+		"a timeline repeated":  "1\t0/100\tx\n1\t0/200\tx\n",
 		"a line of a megabyte": strings.Repeat("x", 1<<20),
 	} {
 		if got, err := decoder.ParseHistory([]byte(text)); err == nil {

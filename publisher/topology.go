@@ -1,6 +1,8 @@
 package publisher
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -88,4 +90,47 @@ func (op *operation) apply(ch *amqp.Channel) error {
 		return ch.ExchangeBind(op.queue, op.key, op.exchange, noWait, op.arguments)
 	}
 	return fmt.Errorf("apply operation %s: not an operation on the topology", op.kind)
+}
+
+// operate performs a declaration or a binding once nothing is in flight: it takes
+// effect between the messages around it.
+func (p *pump) operate(ctx context.Context, e *entry) bool {
+	if !p.waitPending(ctx, 1) {
+		return false
+	}
+	if e.request.operation.kind == decoder.KindDisconnect {
+		p.log.Info("reconnecting to broker as asked by amqp.disconnect")
+		p.resolve(e)
+		p.again = true
+		return false
+	}
+	err := p.apply(ctx, e.request.operation)
+	var refusal *amqp.Error
+	switch {
+	case err == nil:
+		p.resolve(e)
+		return true
+	case errors.As(err, &refusal) && isRefusal(refusal) && refusal.Code != amqp.InternalError:
+		return p.reject(ctx, e, refusedBy(refusal))
+	}
+	if e.failures++; refusal != nil && refusal.Server && e.failures >= maxFailures {
+		return p.reject(ctx, e, refusedBy(refusal))
+	}
+	p.failure = fmt.Errorf("%s: %w", e.request.operation, err)
+	return false
+}
+
+// apply performs an operation on a connection of its own.
+func (p *pump) apply(ctx context.Context, op *operation) error {
+	c, err := dial(ctx, p.conn.host, p.cfg.ConnectionName+" declarations", func(bool, string) {})
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	defer context.AfterFunc(ctx, c.raw.abort)()
+	ch, err := c.Channel()
+	if err != nil {
+		return err
+	}
+	return op.apply(ch)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
@@ -54,17 +55,14 @@ on conflict (origin) do update
 // It does not fail because of what is in the message: text that PostgreSQL cannot hold is
 // changed, JSON that it cannot hold is left out. Head and body keep every byte.
 func AddDeadLetter(ctx context.Context, conn *pgx.Conn, d DeadLetter) error {
-	args := []any{
-		d.Origin, d.LSN.String(), d.BrokerID, storable(d.Kind), storable(d.Reason), d.ReplyCode, storable(d.ReplyText),
-		storable(d.MessageID), storable(d.Exchange), storable(d.RoutingKey), document(d.Properties), document(d.Headers),
-		storable(d.Role), bytesOf(d.Head), bytesOf(d.Body),
-	}
-	_, err := conn.Exec(ctx, deadLetterQuery, args...)
-	const properties, headers = 10, 11
-	if isDataError(err) && (args[properties] != nil || args[headers] != nil) {
+	err := storeDeadLetter(ctx, conn, d, storable)
+	if isDataError(err) {
 		// jsonb is narrower than JSON: no \u0000, no lone surrogate, numbers of limited size.
-		args[properties], args[headers] = nil, nil
-		_, err = conn.Exec(ctx, deadLetterQuery, args...)
+		d.Properties, d.Headers = nil, nil
+		err = storeDeadLetter(ctx, conn, d, storable)
+	}
+	if isDataError(err) { // a database that is not in UTF-8 has not every character
+		err = storeDeadLetter(ctx, conn, d, ascii)
 	}
 	if err != nil {
 		return fmt.Errorf("store dead letter %s: %w", d.Origin, err)
@@ -72,9 +70,27 @@ func AddDeadLetter(ctx context.Context, conn *pgx.Conn, d DeadLetter) error {
 	return nil
 }
 
+func storeDeadLetter(ctx context.Context, conn *pgx.Conn, d DeadLetter, text func(string) string) error {
+	_, err := conn.Exec(ctx, deadLetterQuery,
+		d.Origin, d.LSN.String(), d.BrokerID, text(d.Kind), text(d.Reason), d.ReplyCode, text(d.ReplyText),
+		text(d.MessageID), text(d.Exchange), text(d.RoutingKey), document(d.Properties), document(d.Headers),
+		text(d.Role), bytesOf(d.Head), bytesOf(d.Body))
+	return err
+}
+
 // storable returns s as text can hold it: valid UTF-8 without NUL.
 func storable(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+// ascii returns s as every encoding can hold it.
+func ascii(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == 0 || r > unicode.MaxASCII {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 // document returns nil, which is NULL, for what is not JSON.

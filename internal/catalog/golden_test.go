@@ -80,7 +80,7 @@ func contents(t testing.TB, conn *pgx.Conn, slot string) [][]byte {
 		}
 		prefix, rest, _ := bytes.Cut(frame[beforePrefix:], []byte{0})
 		if string(prefix) != "amqp" {
-			t.Fatalf("prefix %q", prefix)
+			continue // somebody else's
 		}
 		if n := binary.BigEndian.Uint32(rest); int(n) != len(rest)-4 {
 			t.Fatalf("length %d of %d bytes", n, len(rest)-4)

@@ -71,24 +71,30 @@ func newDatabase(t testing.TB, p *testserver.Postgres) string {
 	if err := p.CreateDatabase(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
+	atEnd(t, p, "postgres",
+		`select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = '`+name+`'`,
+		`drop database if exists `+name+` with (force)`)
+	return name
+}
+
+// atEnd runs statements after the test, when its context and its connections are gone.
+func atEnd(t testing.TB, p *testserver.Postgres, database string, statements ...string) {
+	t.Helper()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		conn, err := pgx.Connect(ctx, p.URL("postgres"))
+		conn, err := pgx.Connect(ctx, p.URL(database))
 		if err != nil {
-			return // the server is gone, and the database with it
+			t.Errorf("clean up: %v", err)
+			return
 		}
 		defer conn.Close(ctx)
-		for _, statement := range []string{
-			`select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = '` + name + `'`,
-			`drop database if exists ` + name + ` with (force)`,
-		} {
+		for _, statement := range statements {
 			if _, err := conn.Exec(ctx, statement); err != nil {
-				t.Errorf("clean up: %v", err)
+				t.Errorf("clean up: %s: %v", statement, err)
 			}
 		}
 	})
-	return name
 }
 
 func connect(t testing.TB, p *testserver.Postgres, database string) *pgx.Conn {
@@ -98,7 +104,7 @@ func connect(t testing.TB, p *testserver.Postgres, database string) *pgx.Conn {
 
 func connectAs(t testing.TB, p *testserver.Postgres, database, role string) *pgx.Conn {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), strings.Replace(p.URL(database), "//postgres@", "//"+role+"@", 1))
+	conn, err := catalog.Connect(t.Context(), strings.Replace(p.URL(database), "//postgres@", "//"+role+"@", 1))
 	if err != nil {
 		t.Fatal(err)
 	}
