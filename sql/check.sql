@@ -51,7 +51,7 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform amqp._refuse(format('%s: %s is not %s', place, left(value::text, 60), wanted),
-    'README.md, "Headers", lists how JSON becomes AMQP types.');
+    'Plain JSON values need no type; an object like {"$int32": 5} is for a consumer that asks for one.');
 end
 $$;
 
@@ -204,7 +204,7 @@ begin
     return;
   end if;
   if jsonb_typeof(value) <> 'object' then
-    perform amqp._refuse(format('%s is a JSON %s', argument, jsonb_typeof(value)), 'Give an object: {"name": value}.');
+    perform amqp._refuse(format('%s is a JSON %s, not an object', argument, jsonb_typeof(value)), 'Give an object: {"name": value}.');
   end if;
   perform amqp._check_table(argument, value, 1);
   if octet_length(convert_to(value::text, 'UTF8')) >= 1 << 24 then
@@ -224,7 +224,7 @@ begin
   foreach name in array array['CC', 'BCC'] loop
     if headers ? name and (jsonb_typeof(headers -> name) <> 'array'
          or exists (select from jsonb_array_elements(headers -> name) e where jsonb_typeof(e) <> 'string')) then
-      perform amqp._refuse(format('headers: %s is %s', name, left((headers -> name)::text, 60)),
+      perform amqp._refuse(format('headers: %s is %s, not a list of strings', name, left((headers -> name)::text, 60)),
         format('Give a list of routing keys: {"%s": ["key"]}.', name));
     end if;
   end loop;

@@ -4,8 +4,7 @@
 
 do $install$
 declare
-  -- 17 and later can flush what is not part of a transaction; before that such a message
-  -- waits for the next commit or for the WAL writer.
+  -- 17 and later can flush what is not part of a transaction; see also amqp._flush_at_end.
   flush constant text := case when current_setting('server_version_num')::integer >= 170000
     then ', not transactional' else '' end;
 begin
@@ -26,6 +25,19 @@ begin
   $function$, flush);
 end
 $install$;
+
+-- Up to 16 the WAL writer takes no notice of a message that is outside a transaction: on an
+-- idle server it stays in memory for as long as 15 seconds, and is lost in a crash. With a
+-- transaction id the end of the transaction is written, and all before it.
+create or replace function amqp._flush_at_end() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_setting('server_version_num')::integer < 170000 then
+    perform pg_current_xact_id();
+  end if;
+end
+$$;
 
 create or replace function amqp._field(tag text, value text) returns bytea
 language plpgsql stable set search_path = pg_catalog, pg_temp

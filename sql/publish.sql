@@ -37,22 +37,22 @@ begin
   perform amqp._check_short('app_id', app_id);
   perform amqp._check_short('user_id', user_id);
   if delivery_mode not in (1, 2) then
-    perform amqp._refuse(format('delivery_mode is %s', delivery_mode),
+    perform amqp._refuse(format('delivery_mode is %s, AMQP knows 1 and 2', delivery_mode),
       'Give 2 for a message that survives a restart of the broker (the default), 1 for one that need not.');
   end if;
   if priority not between 0 and 255 then
-    perform amqp._refuse(format('priority is %s', priority), 'Give a number from 0 to 255.');
+    perform amqp._refuse(format('priority is %s, AMQP allows 0 to 255', priority), 'Give a number from 0 to 255.');
   end if;
   if expiration <> '' and (expiration !~ '^[0-9]{1,10}$' or expiration::bigint > 4294967295) then
-    perform amqp._refuse(format('expiration is "%s"', left(expiration, 60)),
+    perform amqp._refuse(format('expiration is "%s", not a number of milliseconds that the broker takes', left(expiration, 60)),
       'Give milliseconds as digits only, at most 4294967295: ''60000'' is a minute.');
   end if;
   if reply_to = 'amq.rabbitmq.reply-to' then
-    perform amqp._refuse('reply_to is "amq.rabbitmq.reply-to"',
+    perform amqp._refuse('reply_to is "amq.rabbitmq.reply-to", for which the broker would close the channel',
       'Direct reply-to works only for a client that consumes on the same channel; name a queue.');
   end if;
   if "timestamp" < '1970-01-01 00:00:00+00' or "timestamp" >= '10000-01-01 00:00:00+00' then
-    perform amqp._refuse(format('timestamp is %s', "timestamp"), 'Give a time from 1970 to 9999.');
+    perform amqp._refuse(format('timestamp is %s, AMQP counts seconds from 1970 on', "timestamp"), 'Give a time from 1970 to 9999.');
   end if;
   perform amqp._check_headers('headers', headers);
   perform amqp._check_copies(headers);
@@ -76,8 +76,10 @@ declare
   utf8 constant boolean := (select d.encoding = pg_char_to_encoding('UTF8')
                               from pg_database d where d.datname = current_database());
   bytes constant text := case when utf8 then 'octet_length(%s)' else 'octet_length(convert_to(%s, ''UTF8''))' end;
-  flush constant text := case when current_setting('server_version_num')::integer >= 170000
-    then ', flush => true' else '' end;
+  -- To the disk at once, or up to 16 at the end of the transaction, as in amqp._flush_at_end.
+  modern constant boolean := current_setting('server_version_num')::integer >= 170000;
+  flush constant text := case when modern then ', flush => true' else '' end;
+  flush_at_end constant text := case when modern then '' else ' and pg_current_xact_id() is not null' end;
 
   -- The whole function, but for what differs between its forms. What is needed once in the
   -- usual case is in no variable: an assignment costs more than most expressions here.
@@ -86,18 +88,21 @@ create or replace function amqp.{name}(broker_id integer, exchange {exchange}, r
 returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $function$
-#variable_conflict use_variable{declare}
+#variable_conflict use_variable
+declare
+  bytes bigint;{declare}
 begin
   if (broker_id = any (amqp._broker_ids())) is not true
      or {suspect} then
     perform amqp._check_broker(broker_id);
     perform amqp._check_publish({arguments});
-    perform amqp._check_size(10 + octet_length({fields})::bigint
-      + octet_length({body}));
+    bytes := 10 + octet_length({fields})::bigint
+      + octet_length({body});
+    perform amqp._check_size(bytes);
   end if;
   return pg_logical_emit_message({transactional}, 'amqp', '\x0170'::bytea || int4send(broker_id)
     || {fields}
-    || '\x00000000' || {body}{flush}) is not null;
+    || '\x00000000' || {body}{flush}) is not null{flush_at_end};
 end
 $function$
 $template$;
@@ -190,8 +195,7 @@ begin
     definition := replace(definition, '{type}', form.type);
     definition := replace(definition, '{options}', case when form.long then options else '' end);
     definition := replace(definition, '{declare}',
-      case when form.long or form.variable is not null then E'\ndeclare' else '' end
-      || case when form.long then E'\n  header_text constant text := headers::text;'
+      case when form.long then E'\n  header_text constant text := headers::text;'
            '\n  seconds constant text := floor(extract(epoch from "timestamp"))::text;' else '' end
       || coalesce(E'\n  body constant bytea := ' || form.variable || ';', ''));
     definition := replace(definition, '{fields}', fields);
@@ -203,6 +207,7 @@ begin
       else 'exchange, routing_key' end);
     definition := replace(definition, '{transactional}', form.transactional::text);
     definition := replace(definition, '{flush}', case when form.transactional then '' else flush end);
+    definition := replace(definition, '{flush_at_end}', case when form.transactional then '' else flush_at_end end);
     execute definition;
     execute format('comment on function amqp.%I(integer, %s) is %L', form.name,
       case when form.long then 'amqp.exchange_name, text, ' || form.type || ', integer, text, text, text, jsonb, text, '

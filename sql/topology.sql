@@ -7,6 +7,7 @@ as $$
 begin
   perform amqp._check_broker(broker_id);
   perform amqp._emit(false, amqp._envelope(kind, broker_id, fields || amqp._field('r', session_user::text)));
+  perform amqp._flush_at_end();
   return true;
 end
 $$;

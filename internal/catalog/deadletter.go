@@ -109,10 +109,11 @@ func bytesOf(b []byte) []byte {
 	return b
 }
 
-// isDataError tells whether the server did not like a value: class 22.
+// isDataError tells whether the server did not like a value: class 22, or 0A000 when it
+// knows no way from our encoding to that of the database.
 func isDataError(err error) bool {
 	var e *pgconn.PgError
-	return errors.As(err, &e) && strings.HasPrefix(e.Code, "22")
+	return errors.As(err, &e) && (strings.HasPrefix(e.Code, "22") || e.Code == "0A000")
 }
 
 // CountDeadLetters returns how many messages wait in amqp.dead_letter.

@@ -17,6 +17,8 @@ import (
 )
 
 // One server of each version for the whole run; a test gets a database of its own.
+//
+//nolint:gochecknoglobals // what TestMain makes for the tests has to be kept somewhere
 var servers = map[int]func() (*testserver.Postgres, error){}
 
 func TestMain(m *testing.M) {
@@ -52,6 +54,21 @@ func onEveryVersion(t *testing.T, test func(t *testing.T, p *testserver.Postgres
 	}
 }
 
+// ownServer starts a server for a test that changes the settings of the whole server.
+func ownServer(t testing.TB, version int, settings map[string]string) *testserver.Postgres {
+	t.Helper()
+	p, err := testserver.StartPostgres(testserver.PostgresOptions{Version: version, Settings: settings})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
 func server(t testing.TB, version int) *testserver.Postgres {
 	t.Helper()
 	p, err := servers[version]()
@@ -61,6 +78,7 @@ func server(t testing.TB, version int) *testserver.Postgres {
 	return p
 }
 
+//nolint:gochecknoglobals // names are unique in the whole run
 var databases atomic.Int64
 
 // newDatabase makes an empty database. Slots belong to the server, so a test names its slot
@@ -72,6 +90,7 @@ func newDatabase(t testing.TB, p *testserver.Postgres) string {
 		t.Fatal(err)
 	}
 	atEnd(t, p, "postgres",
+		`select pg_terminate_backend(active_pid, 10000) from pg_replication_slots where active and database = '`+name+`'`,
 		`select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = '`+name+`'`,
 		`drop database if exists `+name+` with (force)`)
 	return name
@@ -88,7 +107,7 @@ func atEnd(t testing.TB, p *testserver.Postgres, database string, statements ...
 			t.Errorf("clean up: %v", err)
 			return
 		}
-		defer conn.Close(ctx)
+		defer func() { _ = conn.Close(ctx) }()
 		for _, statement := range statements {
 			if _, err := conn.Exec(ctx, statement); err != nil {
 				t.Errorf("clean up: %s: %v", statement, err)

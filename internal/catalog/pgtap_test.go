@@ -7,9 +7,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-)
 
-const pgtapVersion = 15 // the version for which Debian 12 has pgTAP
+	"github.com/pgamqp/pgamqp/internal/testserver"
+)
 
 var tapLine = regexp.MustCompile(`^(not )?ok \d+ - (.*)$`)
 
@@ -24,6 +24,7 @@ func TestSQL(t *testing.T) {
 	if err != nil || len(files) < 2 {
 		t.Fatalf("no tests in %s (%v)", folder, err)
 	}
+	p := serverWithPGTAP(t)
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".sql")
 		if name == "support" {
@@ -34,17 +35,27 @@ func TestSQL(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			runTAP(t, string(support)+string(script))
+			runTAP(t, p, string(support)+string(script))
 		})
 	}
 }
 
-func runTAP(t *testing.T, script string) {
-	p := server(t, pgtapVersion)
-	conn, name := installed(t, p)
-	if _, err := conn.Exec(t.Context(), "create extension pgtap"); err != nil {
-		t.Fatalf("%v; install the package postgresql-%d-pgtap, as `make setup` does", err, pgtapVersion)
+// serverWithPGTAP returns a server of a version for which pgTAP is installed.
+func serverWithPGTAP(t *testing.T) *testserver.Postgres {
+	t.Helper()
+	for _, version := range testserver.Versions {
+		p := server(t, version)
+		if value[bool](t, connect(t, p, "postgres"), `select exists (select from pg_available_extensions where name = 'pgtap')`) {
+			return p
+		}
 	}
+	t.Fatal("no version of PostgreSQL here has pgTAP; run `make setup`")
+	return nil
+}
+
+func runTAP(t *testing.T, p *testserver.Postgres, script string) {
+	conn, name := installed(t, p)
+	exec(t, conn, `create extension pgtap`)
 	out, err := p.Psql(t.Context(), name, script)
 	ran, planned := 0, -1
 	lines := strings.Split(out, "\n")

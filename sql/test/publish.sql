@@ -111,6 +111,21 @@ select is((select (select min(length(f.value)) || ' ' || count(*) from jsonb_eac
 select amqp.publish(1, 'ex', 'k', repeat('x', 1000000)) \g /dev/null
 select is((select length(body) from t.take()), 1000000, 'a megabyte arrives');
 
+-- The size that is compared with the limit is that of the envelope.
+begin;
+create or replace function amqp._check_size(bytes bigint) returns void language plpgsql as $$
+begin
+  perform set_config('t.bytes', bytes::text, false);
+end
+$$;
+select amqp.publish(1, 'exchange', 'key', '\x001122'::bytea, 2, 'text/plain', 'answers', 'c-1', '{"needs": ["the", "slow", "check"]}', 'm-1', 9, '60000',
+  't', 'app', 'guest', 'gzip', now(), false) \g /dev/null
+commit;
+select is((select current_setting('t.bytes')::integer - (select sum(4 + octet_length(f.value)) from jsonb_each_text(fields) f) - 10 - length(body) from t.take()),
+  0::bigint, 'the size that is checked is the size that is sent');
+select ok(pg_get_functiondef(p.oid) ~ 'octet_length\((message|body|coalesce.*)\) > 1000000000', 'the size is looked at: ' || p.oid::regprocedure)
+  from pg_proc p where p.pronamespace = 'amqp'::regnamespace and p.proname in ('publish', 'autonomous_publish');
+
 -- The role is the one that logged in.
 create role t_writer;
 grant pgamqp_publisher to t_writer;

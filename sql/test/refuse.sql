@@ -52,6 +52,9 @@ select t.refuses(format($$select amqp.autonomous_publish(1, 'ex', 'k', 'm', head
 select t.refuses(format($$select amqp.autonomous_publish(1, 'ex', 'k', 'm', headers => %L)$$, '{"a": ' || repeat('{"$table": {"a": ', 16) || '1' || repeat('}}', 16) || '}'), '22023', 'nested deeper than 16', 'seventeen levels of $table');
 select t.refuses($$select amqp.autonomous_publish(1, 'ex', 'k', 'm', headers => jsonb_build_object('a', repeat('x', 16777216)))$$, '54000', 'headers is 16777225 bytes long', 'headers of 16 MB');
 
+select t.refuses($$select amqp._check_size(1069000001)$$, '54000', 'message is 1069000001 bytes long with its properties, the limit is 1069000000', 'more than PostgreSQL could read again');
+select lives_ok($$select amqp._check_size(1069000000)$$, 'no more than that');
+
 call t.commit();
 select is_empty('select * from t.take()', 'nothing of all that was sent');
 

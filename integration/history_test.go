@@ -1,0 +1,53 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/binary"
+)
+
+// history knows what was committed since it was made, and in which order: it asks
+// PostgreSQL, by a slot of its own that nothing is ever confirmed to. So it is right also
+// about a COMMIT whose answer was lost.
+type history struct {
+	w    *world
+	slot string
+}
+
+// history begins to record. A test makes it before anything is published.
+func (w *world) history() *history {
+	w.t.Helper()
+	h := &history{w: w, slot: w.slot + "_history"}
+	w.exec(`select pg_create_logical_replication_slot($1, 'pgoutput')`, h.slot)
+	return h
+}
+
+// bodies returns the bodies of the messages to a broker, autonomous ones at the place at
+// which they were written.
+func (h *history) bodies(broker int) []string {
+	h.w.t.Helper()
+	frames := query[[]byte](h.w, `
+		select data from pg_logical_slot_peek_binary_changes($1, null, null,
+		  'proto_version', '1', 'publication_names', 'pgamqp', 'messages', 'true')`, h.slot)
+	var all []string
+	for _, frame := range frames {
+		if frame[0] != 'M' {
+			continue
+		}
+		prefix, rest, _ := bytes.Cut(frame[10:], []byte{0}) // behind type, flags and LSN
+		content := rest[4:]                                 // behind its length
+		if string(prefix) != "amqp" || content[1] != 'p' || int(binary.BigEndian.Uint32(content[2:])) != broker {
+			continue
+		}
+		content = content[6:]
+		for { // fields: a tag, a length of three bytes, a value; four zeros are the end
+			length := binary.BigEndian.Uint32(content)
+			content = content[4:]
+			if length == 0 {
+				break
+			}
+			content = content[length&0xffffff:]
+		}
+		all = append(all, string(content))
+	}
+	return all
+}

@@ -1,0 +1,71 @@
+package catalog_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// BenchmarkCallCost compares calls of amqp.publish with a bare pg_logical_emit_message, each
+// parsed, planned and run anew inside the server, as an unprepared call of an application is.
+// The metric is the ratio; time alone says more about the machine.
+func BenchmarkCallCost(b *testing.B) {
+	conn, _ := installed(b, server(b, 15))
+	exec(b, conn, `insert into amqp.broker (broker_id, host) values (1, 'h')`)
+	exec(b, conn, `create function cost(call text, calls int) returns float8 language plpgsql as $$
+		declare
+			start constant timestamptz := clock_timestamp();
+		begin
+			for i in 1..calls loop execute call; end loop;
+			return extract(epoch from clock_timestamp() - start) * 1e6 / calls;
+		end $$`)
+	body := "'" + strings.Repeat("x", 200) + "'"
+	bare := `select pg_logical_emit_message(true, 'amqp', ` + body + `)`
+	for _, c := range []struct{ name, call string }{
+		{"four arguments", `select amqp.publish(1, 'ex', 'some.key', ` + body + `)`},
+		{"autonomous", `select amqp.autonomous_publish(1, 'ex', 'some.key', ` + body + `)`},
+		{"four properties", `select amqp.publish(1, 'ex', 'some.key', ` + body + `, 2, 'text/plain', null, 'corr', null, 'id-1', null, null, null, null, null, null, null, null)`},
+		{"every property", `select amqp.publish(1, 'ex', 'some.key', ` + body + `, 2, 'text/plain', 'replies', 'corr', '{"a": 1, "b": "two"}', 'id-1', 5, '60000', 'type', 'app', 'guest', 'utf-8', '2024-01-01 00:00:00+00', true)`},
+		{"two named properties", `select amqp.publish(1, 'ex', 'some.key', ` + body + `, content_type => 'text/plain', message_id => 'id-1')`},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			var ratios []float64
+			for b.Loop() {
+				ratios = append(ratios, cost(b, conn, c.call)/cost(b, conn, bare))
+			}
+			slices.Sort(ratios)
+			b.ReportMetric(ratios[len(ratios)/2], "x-bare")
+		})
+	}
+}
+
+func cost(b *testing.B, conn *pgx.Conn, call string) float64 {
+	b.Helper()
+	return value[float64](b, conn, fmt.Sprintf(`select cost($1, %d)`, 5000), call)
+}
+
+// TestCallCostStaysInBounds catches a mistake that doubles the price of every call, such as
+// a check that looks into a table. It takes the quickest of a few runs, so that other work
+// on the machine does not matter much.
+func TestCallCostStaysInBounds(t *testing.T) {
+	conn, _ := installed(t, server(t, 15))
+	exec(t, conn, `insert into amqp.broker (broker_id, host) values (1, 'h')`)
+	run := func(call string) time.Duration {
+		best := time.Hour
+		for range 5 {
+			start := time.Now()
+			exec(t, conn, `do $$ begin for i in 1..2000 loop execute 'select `+strings.ReplaceAll(call, "'", "''")+`'; end loop; end $$`)
+			best = min(best, time.Since(start))
+		}
+		return best
+	}
+	bare := run(`pg_logical_emit_message(true, 'amqp', 'message')`)
+	publish := run(`amqp.publish(1, 'ex', 'some.key', 'message')`)
+	if ratio := float64(publish) / float64(bare); ratio > 3 {
+		t.Errorf("amqp.publish costs %.1f times a bare pg_logical_emit_message (%v and %v for 2000), want about 2", ratio, publish, bare)
+	}
+}

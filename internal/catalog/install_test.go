@@ -1,0 +1,369 @@
+package catalog_test
+
+import (
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgamqp/pgamqp/internal/catalog"
+	"github.com/pgamqp/pgamqp/internal/testserver"
+	"github.com/pgamqp/pgamqp/sql"
+)
+
+func install(t testing.TB, conn *pgx.Conn, name string) catalog.InstallReport {
+	t.Helper()
+	report, err := catalog.Install(t.Context(), conn, catalog.InstallOptions{Slot: name, Publication: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return report
+}
+
+// problems returns what an error lists, or fails the test.
+func problems(t testing.TB, err error) string {
+	t.Helper()
+	var list *catalog.ProblemsError
+	if !errors.As(err, &list) {
+		t.Fatalf("error is %v, not a list of problems", err)
+	}
+	for _, p := range list.Problems {
+		if p.Fix == "" {
+			t.Errorf("%q comes without a fix", p.What)
+		}
+	}
+	return err.Error()
+}
+
+func wantProblem(t testing.TB, err error, parts ...string) {
+	t.Helper()
+	text := problems(t, err)
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			t.Errorf("the error does not say %q:\n%s", part, text)
+		}
+	}
+}
+
+func TestInstallCreatesEverythingOnce(t *testing.T) {
+	onEveryVersion(t, func(t *testing.T, p *testserver.Postgres) {
+		name := newDatabase(t, p)
+		conn := connect(t, p, name)
+		first := install(t, conn, name)
+		if len(first.Done) != 3 || len(first.Present) != 0 || len(first.Warnings) != 0 {
+			t.Errorf("first installation: %+v", first)
+		}
+		slot, err := catalog.ReadSlot(t.Context(), conn, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slot.Plugin != "pgoutput" || slot.Type != "logical" || slot.TwoPhase || slot.Temporary || slot.Database != name {
+			t.Errorf("slot: %+v", slot)
+		}
+		if slot.Failover != (p.Version() >= 17) {
+			t.Errorf("failover is %v on version %d", slot.Failover, p.Version())
+		}
+		if n := value[int](t, conn, `select count(*) from pg_publication_tables`); n != 0 {
+			t.Errorf("the publication has %d tables", n)
+		}
+		if err := catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}); err != nil {
+			t.Errorf("preflight after installation: %v", err)
+		}
+
+		second := install(t, conn, name)
+		if len(second.Done) != 0 || len(second.Present) != 3 || len(second.Warnings) != 0 {
+			t.Errorf("second installation: %+v", second)
+		}
+		again, err := catalog.ReadSlot(t.Context(), conn, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again.ConfirmedFlush != slot.ConfirmedFlush {
+			t.Errorf("the slot moved from %s to %s", slot.ConfirmedFlush, again.ConfirmedFlush)
+		}
+	})
+}
+
+func TestInstallKeepsNamesUnlessOthersAreGiven(t *testing.T) {
+	p := server(t, 15)
+	conn, name := installed(t, p)
+	if _, err := catalog.Install(t.Context(), conn, catalog.InstallOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	i, err := catalog.ReadInstallation(t.Context(), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i.Slot != name || i.Publication != name || i.Version != sql.Version || i.UpgradedAt != nil || i.InstalledAt.IsZero() {
+		t.Errorf("installation: %+v", i)
+	}
+
+	report, err := catalog.Install(t.Context(), conn, catalog.InstallOptions{Slot: name + "_b", Publication: `Öf"fentlich`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0], `slot "`+name+`" was used before`) {
+		t.Errorf("warnings: %q", report.Warnings)
+	}
+	if i, err = catalog.ReadInstallation(t.Context(), conn); err != nil || i.Slot != name+"_b" || i.Publication != `Öf"fentlich` {
+		t.Errorf("installation: %+v, %v", i, err)
+	}
+	if err := catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestInstallAgainKeepsGrantsAndRows(t *testing.T) {
+	onEveryVersion(t, func(t *testing.T, p *testserver.Postgres) {
+		conn, name := installed(t, p)
+		role := name + "_app"
+		exec(t, conn, "create role "+role)
+		atEnd(t, p, "postgres", "drop role "+role)
+		atEnd(t, p, name, "drop owned by "+role)
+		for _, grant := range []string{
+			"grant usage on schema amqp to public",
+			"grant execute on function amqp.publish(int, text, text, text) to " + role,
+			"grant select on amqp.dead_letter to " + role,
+			"grant execute on function pg_logical_emit_message(boolean, text, text" + flushArgument(p) + ") to public",
+			"revoke execute on function amqp.disconnect(int) from pgamqp_publisher",
+			"insert into amqp.broker (host, password) values ('h', 'secret')",
+		} {
+			exec(t, conn, grant)
+		}
+		before := privileges(t, conn)
+		report := install(t, conn, name)
+		if diff := cmp.Diff(before, privileges(t, conn)); diff != "" {
+			t.Errorf("privileges changed (-before +after):\n%s", diff)
+		}
+		if len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0], "pg_logical_emit_message") {
+			t.Errorf("the reopened function is not warned of: %q", report.Warnings)
+		}
+		if s := value[string](t, conn, `select password from amqp.broker`); s != "secret" {
+			t.Errorf("password is %q", s)
+		}
+		exec(t, conn, "revoke all on function pg_logical_emit_message(boolean, text, text"+flushArgument(p)+") from public")
+	})
+}
+
+func flushArgument(p *testserver.Postgres) string {
+	if p.Version() >= 17 {
+		return ", boolean"
+	}
+	return ""
+}
+
+func privileges(t testing.TB, conn *pgx.Conn) []string {
+	t.Helper()
+	rows, err := conn.Query(t.Context(), `
+		select 'schema ' || coalesce(nspacl::text, '') from pg_namespace where nspname = 'amqp'
+		union all select p.oid::regprocedure || ' ' || coalesce(proacl::text, '') from pg_proc p
+		 where pronamespace = 'amqp'::regnamespace or proname = 'pg_logical_emit_message'
+		union all select c.oid::regclass || ' ' || coalesce(relacl::text, '') from pg_class c where relnamespace = 'amqp'::regnamespace
+		order by 1`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
+}
+
+func TestInstallUpgradesInPlace(t *testing.T) {
+	p := server(t, 15)
+	conn, name := installed(t, p)
+	exec(t, conn, `update amqp.installation set version = 0`)
+	exec(t, conn, `create or replace function amqp.delivered(lsn pg_lsn) returns boolean language sql as 'select null::boolean'`)
+	wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 0, this program needs 1", "pgamqp install")
+	install(t, conn, name)
+	if err := catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}); err != nil {
+		t.Error(err)
+	}
+	if !value[bool](t, conn, `select amqp.delivered('0/1')`) {
+		t.Error("the function was not replaced")
+	}
+}
+
+func TestInstallRefusesADowngrade(t *testing.T) {
+	p := server(t, 15)
+	conn, name := installed(t, p)
+	exec(t, conn, `update amqp.installation set version = 1000`)
+	_, err := catalog.Install(t.Context(), conn, catalog.InstallOptions{Slot: name})
+	wantProblem(t, err, "schema amqp has version 1000, this program knows versions up to 1")
+	wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 1000")
+	// The printed text refuses as well.
+	_, err = p.Psql(t.Context(), name, sql.Text(name, name))
+	if err == nil || !strings.Contains(err.Error(), "schema amqp has version 1000 here") {
+		t.Errorf("psql: %v", err)
+	}
+}
+
+func TestPrintedTextInstallsWithPsql(t *testing.T) {
+	onEveryVersion(t, func(t *testing.T, p *testserver.Postgres) {
+		name := newDatabase(t, p)
+		for range 2 {
+			if out, err := p.Psql(t.Context(), name, sql.Text(name, `it's a "publication" \`)); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+		}
+		conn := connect(t, p, name)
+		if err := catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}); err != nil {
+			t.Error(err)
+		}
+		i, err := catalog.ReadInstallation(t.Context(), conn)
+		if err != nil || i.Slot != name || i.Publication != `it's a "publication" \` {
+			t.Errorf("installation: %+v, %v", i, err)
+		}
+		slot, err := catalog.ReadSlot(t.Context(), conn, name)
+		if err != nil || slot.Failover != (p.Version() >= 17) {
+			t.Errorf("slot: %+v, %v", slot, err)
+		}
+	})
+}
+
+func TestTwoInstallationsAtOnceBothSucceed(t *testing.T) {
+	onEveryVersion(t, func(t *testing.T, p *testserver.Postgres) {
+		name := newDatabase(t, p)
+		conns := []*pgx.Conn{connect(t, p, name), connect(t, p, name), connect(t, p, name)}
+		errs := make([]error, len(conns))
+		var all sync.WaitGroup
+		for i, conn := range conns {
+			all.Go(func() {
+				_, errs[i] = catalog.Install(t.Context(), conn, catalog.InstallOptions{Slot: name, Publication: name})
+			})
+		}
+		all.Wait()
+		if err := errors.Join(errs...); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestInstallRefusesWhatCannotWork(t *testing.T) {
+	p := server(t, 15)
+	admin := connect(t, p, "postgres")
+	name := newDatabase(t, p)
+	conn := connect(t, p, name)
+	schemas := func() int { return value[int](t, conn, `select count(*) from pg_namespace where nspname = 'amqp'`) }
+
+	for _, slot := range []string{"Upper", "with-dash", "a b", "x'; drop table", strings.Repeat("x", 64)} {
+		_, err := catalog.Install(t.Context(), conn, catalog.InstallOptions{Slot: slot})
+		wantProblem(t, err, "cannot be the name of a slot")
+	}
+	_, err := catalog.Install(t.Context(), conn, catalog.InstallOptions{Publication: strings.Repeat("x", 64)})
+	wantProblem(t, err, "the name of the publication has 64 bytes")
+
+	exec(t, admin, `select pg_create_physical_replication_slot($1)`, name+"_phys")
+	atEnd(t, p, "postgres", `select pg_drop_replication_slot('`+name+`_phys')`)
+	_, err = catalog.Install(t.Context(), conn, catalog.InstallOptions{Slot: name + "_phys"})
+	wantProblem(t, err, "is a physical slot")
+
+	exec(t, conn, `select pg_create_logical_replication_slot($1, 'test_decoding', false, true)`, name+"_other")
+	_, err = catalog.Install(t.Context(), conn, catalog.InstallOptions{Slot: name + "_other"})
+	wantProblem(t, err, "was created for plugin test_decoding", "(two_phase)")
+
+	exec(t, conn, `select pg_create_logical_replication_slot($1, 'pgoutput', true)`, name+"_temp")
+	_, err = catalog.Install(t.Context(), conn, catalog.InstallOptions{Slot: name + "_temp"})
+	wantProblem(t, err, "is temporary")
+
+	_, otherName := installed(t, p)
+	_, err = catalog.Install(t.Context(), conn, catalog.InstallOptions{Slot: otherName})
+	wantProblem(t, err, `belongs to database "`+otherName+`"`)
+
+	exec(t, conn, `create role `+name+`_weak login`)
+	atEnd(t, p, "postgres", `drop role `+name+`_weak`)
+	weak := connectAs(t, p, name, name+"_weak")
+	_, err = catalog.Install(t.Context(), weak, catalog.InstallOptions{})
+	wantProblem(t, err, `may not use replication slots`, `alter role "`+name+`_weak" replication;`)
+
+	if schemas() != 0 {
+		t.Error("a refused installation left its schema behind")
+	}
+}
+
+func TestInstallWithoutSuperuser(t *testing.T) {
+	onEveryVersion(t, func(t *testing.T, p *testserver.Postgres) {
+		admin := connect(t, p, "postgres")
+		name := newDatabase(t, p)
+		owner := name + "_owner"
+		exec(t, admin, `create role `+owner+` login replication`)
+		exec(t, admin, `alter database `+name+` owner to `+owner)
+		conn := connectAs(t, p, name, owner)
+		report := install(t, conn, name)
+		if len(report.Done) != 3 {
+			t.Errorf("done: %q", report.Done)
+		}
+		if len(report.Warnings) == 0 || !strings.Contains(report.Warnings[0], "may call pg_logical_emit_message") {
+			t.Errorf("warnings: %q", report.Warnings)
+		}
+		exec(t, conn, `insert into amqp.broker (broker_id, host) values (1, 'h')`)
+		exec(t, conn, `select amqp.publish(1, 'ex', 'k', 'm'), amqp.autonomous_publish(1, 'ex', 'k', 'm', 2)`)
+		if got := contents(t, conn, name); len(got) != 3 {
+			t.Errorf("%d messages", len(got))
+		}
+		if err := catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}); err != nil {
+			t.Error(err)
+		}
+
+		// A superuser completes it; the functions still belong to the owner and still work.
+		super := connect(t, p, name)
+		if report := install(t, super, name); len(report.Warnings) != 0 {
+			t.Errorf("warnings for the superuser: %q", report.Warnings)
+		}
+		exec(t, conn, `select amqp.publish(1, 'ex', 'k', 'm'), amqp.autonomous_publish(1, 'ex', 'k', 'm', 2)`)
+		exec(t, conn, `insert into amqp.broker (broker_id, host) values (2, 'h')`)
+		exec(t, conn, `select amqp.publish(2, 'ex', 'k', 'm')`)
+		if report := install(t, conn, name); len(report.Warnings) != 0 {
+			t.Errorf("warnings for the owner afterwards: %q", report.Warnings)
+		}
+
+		if _, err := catalog.Uninstall(t.Context(), super, catalog.UninstallOptions{}); err != nil {
+			t.Error(err)
+		}
+		exec(t, admin, `alter database `+name+` owner to postgres`)
+		exec(t, super, `drop owned by `+owner)
+		_ = conn.Close(t.Context())
+		exec(t, admin, `drop role `+owner)
+	})
+}
+
+func TestInstallWithoutTheRightToCreateRolesSaysSo(t *testing.T) {
+	// A server of its own: the roles belong to the server, and other tests have made them.
+	p := ownServer(t, 0, nil)
+	admin := connect(t, p, "postgres")
+	exec(t, admin, `create role owner login replication`)
+	exec(t, admin, `create database d owner owner`)
+	conn := connectAs(t, p, "d", "owner")
+	report := install(t, conn, "d")
+	if text := strings.Join(report.Warnings, "\n"); !strings.Contains(text, "role pgamqp_daemon does not exist") || !strings.Contains(text, "role pgamqp_publisher does not exist") {
+		t.Errorf("warnings: %q", report.Warnings)
+	}
+	exec(t, conn, `insert into amqp.broker (host) values ('h')`)
+	exec(t, conn, `select amqp.publish(1, 'ex', 'k', 'm')`)
+
+	// What is missing comes with the next installation that may.
+	exec(t, admin, `alter role owner createrole`)
+	if report := install(t, conn, "d"); len(report.Warnings) != 1 {
+		t.Errorf("warnings with createrole: %q", report.Warnings)
+	}
+	if !value[bool](t, conn, `select has_function_privilege('pgamqp_publisher', 'amqp.publish(int, text, text, text)', 'execute')`) {
+		t.Error("the new role was granted nothing")
+	}
+}
+
+func TestScriptsAreASCII(t *testing.T) {
+	for _, script := range sql.Scripts() {
+		for i, r := range script.Text {
+			if r > 126 {
+				t.Errorf("%s: %q at byte %d cannot be read into a database of another encoding", script.Name, r, i)
+			}
+		}
+		if n := strings.Count(script.Text, "\n"); n > 400 {
+			t.Errorf("%s has %d lines", script.Name, n)
+		}
+	}
+}
