@@ -73,7 +73,18 @@ func (w *world) received(broker int, queue string) []amqp.Delivery {
 func (w *world) take(broker int, queue string) []amqp.Delivery {
 	w.t.Helper()
 	ch := w.channel(broker)
+	got := consumeOn(w.t, ch, queue).untilMark(w.mark(broker, queue))
+	if err := ch.Close(); err != nil {
+		w.t.Error(err)
+	}
+	return got
+}
+
+// mark puts a message behind all that is in a queue and returns its type.
+func (w *world) mark(broker int, queue string) string {
+	w.t.Helper()
 	mark := fmt.Sprintf("mark %d", marks.Add(1))
+	ch := w.channel(broker)
 	if err := ch.Confirm(false); err != nil {
 		w.t.Fatal(err)
 	}
@@ -85,12 +96,15 @@ func (w *world) take(broker int, queue string) []amqp.Delivery {
 	if ok, err := confirm.WaitContext(ctx); !ok {
 		w.t.Fatalf("put a mark into queue %s: %v", queue, err)
 	}
-	got := consumeOn(w.t, ch, queue).until("a mark", func(got []amqp.Delivery) bool {
+	return mark
+}
+
+// untilMark returns what comes before a mark.
+func (c *consumer) untilMark(mark string) []amqp.Delivery {
+	c.t.Helper()
+	got := c.until("a mark", func(got []amqp.Delivery) bool {
 		return len(got) > 0 && got[len(got)-1].Type == mark
 	})
-	if err := ch.Close(); err != nil {
-		w.t.Error(err)
-	}
 	return got[:len(got)-1]
 }
 

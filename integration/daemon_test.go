@@ -60,7 +60,7 @@ func (d *daemon) cleanup() {
 		}
 	}
 	checkLog(d.t, d.log.String())
-	if d.t.Failed() {
+	if d.t.Failed() && d.cmd.Args[1] == "run" {
 		d.t.Logf("log of daemon %d:\n%s", d.cmd.Process.Pid, d.log.tail())
 	}
 }

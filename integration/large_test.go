@@ -36,7 +36,8 @@ func TestTransactionOfManyMessagesArrivesInOrderAndInBoundedMemory(t *testing.T)
 	if len(ids) != count {
 		t.Errorf("%d messages have %d ids", count, len(ids))
 	}
-	if more := w.received(1, "q"); len(more) > 0 {
+	w.waitDelivered()
+	if more := c.untilMark(w.mark(1, "q")); len(more) > 0 {
 		t.Errorf("%d more messages came", len(more))
 	}
 	peak := d.peakMemory()

@@ -61,6 +61,7 @@ func (e *environment) start(folder string) error {
 			"max_replication_slots":     "60",
 			"max_wal_senders":           "60",
 			"max_connections":           "200",
+			"log_checkpoints":           "off",
 		}})
 		return err
 	})

@@ -80,7 +80,7 @@ func TestMessagesReachTheSinkInStreamOrder(t *testing.T) {
 			got.Transactional != want.Transactional || (got.XID != 0) != want.Transactional {
 			t.Errorf("message %d is %+v, want %+v", i, got.Message, want)
 		}
-		if id := "7000000000000000001-1-" + want.LSN.String(); got.ID != id {
+		if id := "71-1-" + want.LSN.String(); got.ID != id {
 			t.Errorf("message %d has id %s, want %s", i, got.ID, id)
 		}
 	}
@@ -93,7 +93,7 @@ func TestMessagesReachTheSinkInStreamOrder(t *testing.T) {
 // The identity of what was written before a promotion does not change with it.
 func TestMessagesOfAnOldTimelineKeepTheirIDs(t *testing.T) {
 	w := newWorld(t)
-	w.SetSystem(fakewal.System{ID: "71", Timeline: 3, Position: 0x2000000})
+	w.SetSystem(system(3))
 	w.change(func(w *world) {
 		w.answers["TIMELINE_HISTORY 3"] = &fakewal.Answer{
 			Columns: []string{"filename", "content"},
@@ -154,7 +154,7 @@ func TestBrokenStreamIsStartedAnew(t *testing.T) {
 			st = w.stream() // with nothing remembered by the server
 			send(st, l.From(start)...)
 			if got := sink.next(t); got.LSN != second.End {
-				t.Errorf("got %s again; only %s was not confirmed", got.LSN, second.End)
+				t.Fatalf("got %s again; only %s was not confirmed", got.LSN, second.End)
 			} else {
 				got.done()
 			}

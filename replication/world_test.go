@@ -31,6 +31,11 @@ func goodSlot() slotRow {
 	}
 }
 
+// system is the usual cluster on some timeline; its WAL ends beyond all tests.
+func system(timeline int32) fakewal.System {
+	return fakewal.System{ID: "71", Timeline: timeline, Position: 0x2000000}
+}
+
 // world is a fake server with a slot and a publication.
 type world struct {
 	*fakewal.Server
@@ -45,7 +50,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, slot: goodSlot(), publication: true, answers: map[string]*fakewal.Answer{}}
-	w.Server = fakewal.Start(t, fakewal.Config{Query: w.query})
+	w.Server = fakewal.Start(t, fakewal.Config{System: system(1), Query: w.query})
 	return w
 }
 

@@ -105,8 +105,9 @@ begin
         'a string like "12.34" of at most 255 decimals, whose digits fit into 32 bits, which $decimal needs');
     end if;
   when '$timestamp' then
-    if is_string and content ~ ('^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]+)?'
-                                '(Z|[+-](0[0-9]|1[0-5]):[0-5][0-9])$') then
+    -- As ISO 8601 has it, and as PostgreSQL prints a timestamptz.
+    if is_string and content ~ ('^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]+)?'
+                                '(Z|[+-](0[0-9]|1[0-5])(:?[0-5][0-9])?)$') then
       begin
         seconds := floor(extract(epoch from content::timestamptz));
       exception when data_exception then

@@ -50,7 +50,8 @@ func Uninstall(ctx context.Context, conn *pgx.Conn, o UninstallOptions) (Uninsta
 			continue
 		}
 		if err != nil {
-			return report, fmt.Errorf("drop slot %q: %w", name, err)
+			return report, fmt.Errorf("drop slot %q: %w; the schema is gone already, so finish with: select pg_drop_replication_slot(%s);",
+				name, err, sql.Literal(name))
 		}
 		report.removed("slot %s", name)
 	}

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// awaitLimit is how long [Await] waits before it fails the test. It is long
+// AwaitLimit is how long [Await] waits before it fails the test. It is long
 // because it is only ever reached by a test that fails.
-const awaitLimit = 15 * time.Second
+const AwaitLimit = 15 * time.Second
 
 // TB is what the fake servers need of a test; *testing.T and *rapid.T have it.
 type TB interface {
@@ -83,7 +83,7 @@ func (q *Queue[T]) Pending() []T {
 // comes within 15 seconds.
 func Await[E, T any](tb TB, q *Queue[T], match func(E) bool) E {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), awaitLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), AwaitLimit)
 	defer cancel()
 	e, err := q.Take(ctx, func(e T) bool {
 		v, ok := any(e).(E)

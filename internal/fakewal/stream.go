@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/pgamqp/pgamqp/internal/fakenet"
 )
 
 // epoch is the zero of the server's times, 2000-01-01, in Unix microseconds.
@@ -113,13 +115,14 @@ func (st *Stream) Statuses() []Status {
 }
 
 // AwaitFlush takes status events of this stream until one has reached want, and
-// gives it. It fails the test if the client reports more than want, ever.
+// gives it. It fails the test if the client reports more than want, ever, or not
+// so much within 15 seconds.
 func (st *Stream) AwaitFlush(tb TB, want pglogrepl.LSN) *Status {
 	tb.Helper()
-	for {
+	for deadline := time.Now().Add(fakenet.AwaitLimit); ; {
 		s := AwaitMatch(tb, st.Conn.server, func(s *Status) bool { return s.Stream == st })
 		switch {
-		case s == nil || s.Flush > want:
+		case s == nil || s.Flush > want || s.Flush < want && time.Now().After(deadline):
 			tb.Fatalf("await flush %s: got %v", want, s)
 			return s
 		case s.Flush == want:

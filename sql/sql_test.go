@@ -1,0 +1,47 @@
+package sql
+
+import (
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestVersionIsTheSameEverywhere(t *testing.T) {
+	for name, line := range map[string]string{
+		"schema.sql":  fmt.Sprintf("newest constant integer := %d;", Version),
+		"version.sql": fmt.Sprintf("set version = %d,", Version),
+	} {
+		if !strings.Contains(read(name), line) {
+			t.Errorf("%s does not say %q", name, line)
+		}
+	}
+	if !strings.Contains(read("version.sql"), fmt.Sprintf("where version <> %d;", Version)) {
+		t.Error("version.sql compares with another version")
+	}
+}
+
+func TestEveryFileIsRun(t *testing.T) {
+	found, err := fs.Glob(files, "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := append(names(), "slot.sql")
+	slices.Sort(want)
+	if !slices.Equal(found, want) {
+		t.Errorf("files %q, run are %q", found, want)
+	}
+}
+
+func TestTextIsOneTransactionAndTheSlot(t *testing.T) {
+	text := Text("a", `it's \`)
+	if !strings.Contains(text, `set_config('pgamqp.slot', 'a', true), set_config('pgamqp.publication', E'it''s \\', true)`) {
+		t.Error("the names are not in the text as constants")
+	}
+	begin, commit := strings.Index(text, "\nbegin;\n"), strings.Index(text, "\ncommit;\n")
+	slot := strings.Index(text, "pg_create_logical_replication_slot")
+	if begin < 0 || commit < begin || slot < commit {
+		t.Errorf("begin at %d, commit at %d, slot at %d", begin, commit, slot)
+	}
+}
