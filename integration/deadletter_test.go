@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -13,13 +14,13 @@ import (
 
 // letter is what a test looks at in a row of amqp.dead_letter.
 type letter struct {
-	ID                            int64
-	Origin, Kind, Reason          string
-	Broker, Code                  *int
-	Text, MessageID               *string
-	Exchange, RoutingKey, Role    *string
-	Properties, Headers, Envelope *string
-	Body                          string
+	ID                         int64
+	Origin, Kind, Reason       string
+	Broker, Code               *int
+	Text, MessageID            *string
+	Exchange, RoutingKey, Role *string
+	Properties, Headers        *string
+	Body                       []byte
 }
 
 // letters returns all dead letters, the oldest first.
@@ -28,7 +29,7 @@ func (w *world) letters() []letter {
 	ctx := withDeadline(w.t, sqlLimit)
 	rows, err := w.connect().Query(ctx, `
 		select id, origin, kind, reason, broker_id, reply_code, reply_text, message_id, exchange, routing_key, role,
-		       properties::text, headers::text, encode(head || body, 'hex'), convert_from(body, 'SQL_ASCII')
+		       properties::text, headers::text, body
 		  from amqp.dead_letter order by id`)
 	if err != nil {
 		w.t.Fatal(err)
@@ -148,7 +149,7 @@ func TestUndeliverableMessagesBecomeDeadLettersAndDisturbNoOther(t *testing.T) {
 			t.Errorf("%s: the dead letter is for broker %d, exchange %q, routing key %q",
 				c.statement, orZero(l.Broker), orZero(l.Exchange), orZero(l.RoutingKey))
 		}
-		if !strings.HasSuffix(l.Body, "bad") {
+		if !bytes.HasSuffix(l.Body, []byte("bad")) {
 			t.Errorf("%s: the dead letter's body is %.100q", c.statement, l.Body)
 		}
 		if l.Origin == "" || orZero(l.MessageID) != l.Origin {
@@ -183,7 +184,7 @@ func TestDeadLetterTellsAllThatIsKnownOfItsMessage(t *testing.T) {
 		t.Fatalf("%d dead letters", len(all))
 	}
 	l := all[0]
-	if orZero(l.MessageID) != "my id" || l.Origin == "my id" || l.Kind != "publish" || orZero(l.Role) != role || l.Body != "a body" {
+	if orZero(l.MessageID) != "my id" || l.Origin == "my id" || l.Kind != "publish" || orZero(l.Role) != role || string(l.Body) != "a body" {
 		t.Errorf("the dead letter is %+v", l)
 	}
 	if orZero(l.Headers) != `{"a": {"$int8": 1}}` {

@@ -69,7 +69,7 @@ func TestExchangeThatDisappearsLosesNoMessageOfOthers(t *testing.T) {
 	c.wantComplete(t)
 	t.Logf("%d messages came twice", len(c.repeated))
 	all := w.letters()
-	if len(all) != 1 || all[0].Reason != "not_found" || all[0].Body != "bad" {
+	if len(all) != 1 || all[0].Reason != "not_found" || string(all[0].Body) != "bad" {
 		t.Errorf("the dead letters are %+v", all)
 	}
 }
@@ -119,7 +119,7 @@ func TestQueueThatRefusesForLongMakesDeadLettersInOrder(t *testing.T) {
 	}
 	all := w.letters()
 	for i, l := range all {
-		if l.Reason != "nacked" || l.Body != fmt.Sprintf("bad %d", i+1) {
+		if l.Reason != "nacked" || string(l.Body) != fmt.Sprintf("bad %d", i+1) {
 			t.Errorf("dead letter %d is %+v", i+1, l)
 		}
 	}

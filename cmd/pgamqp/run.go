@@ -142,6 +142,7 @@ func newPool(ctx context.Context, cfg config.Config) (*pgxpool.Pool, error) {
 	c.MaxConnIdleTime = 2 * time.Second
 	c.HealthCheckPeriod = time.Second
 	c.ConnConfig.ConnectTimeout = 10 * time.Second
+	c.ConnConfig.RuntimeParams["client_encoding"] = "UTF8" // the driver takes all text for UTF-8
 	if c.ConnConfig.RuntimeParams["application_name"] == "" {
 		c.ConnConfig.RuntimeParams["application_name"] = "pgamqp"
 	}
