@@ -19,6 +19,7 @@ type loadOptions struct {
 	transactions int // of each session; 0 is no limit
 	pause        time.Duration
 	seed         uint64 // 0 is a random one, which is logged
+	ledger       bool   // each transaction also writes its messages into a table, see ledger
 }
 
 // load is sessions that publish at the same time: some messages a transaction, to all
@@ -49,6 +50,9 @@ func (w *world) startLoad(o loadOptions) *load {
 	w.t.Logf("load with seed %d", o.seed)
 	for i := range w.vhosts {
 		w.queue(i+1, loadQueue)
+	}
+	if o.ledger {
+		w.createLedger()
 	}
 	ctx, end := context.WithCancel(w.t.Context())
 	l := &load{w: w, options: o, end: end}
@@ -146,7 +150,11 @@ func (l *load) transaction(ctx context.Context, conn *pgx.Conn, random *rand.Ran
 	brokers := len(l.w.vhosts)
 	publish := func(function, body string) {
 		if err == nil {
-			_, err = conn.Exec(ctx, `select amqp.`+function+`($1, '', $2, $3::text)`, 1+random.IntN(brokers), loadQueue, body)
+			statement := `select amqp.` + function + `($1, '', $2, $3::text)`
+			if l.options.ledger && function == "publish" {
+				statement = enter + statement
+			}
+			_, err = conn.Exec(ctx, statement, 1+random.IntN(brokers), loadQueue, body)
 		}
 	}
 	run := func(statement string) {

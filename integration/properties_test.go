@@ -62,7 +62,8 @@ func TestEveryPropertyArrivesAsItWasGiven(t *testing.T) {
 			"at their limits",
 			`(1, '', 'q', '', 2, $1, $1, $1, jsonb_build_object($1::text, $1::text), $1, 0, '4294967295', $1, $1, null, $1,
 			  '9999-12-31 23:59:59.999+00', true)`,
-			[]any{long}, limits,
+			[]any{long},
+			limits,
 		},
 		{
 			"nulls and empty texts are none", // as with pg_amqp, where the arguments were positional
@@ -173,7 +174,7 @@ func TestMessageIDNamesTheClusterTheTimelineAndThePosition(t *testing.T) {
 	var before, after string
 	for _, function := range []string{"publish", "autonomous_publish"} {
 		before = value[string](w, `select pg_current_wal_insert_lsn()::text`)
-		w.exec(`select amqp.`+function+`(1, '', 'q', g::text) from generate_series(1, 3) g`)
+		w.exec(`select amqp.` + function + `(1, '', 'q', g::text) from generate_series(1, 3) g`)
 		after = value[string](w, `select pg_current_wal_insert_lsn()::text`)
 		for _, m := range w.received(1, "q") {
 			match := form.FindStringSubmatch(m.MessageId)

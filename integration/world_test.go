@@ -72,6 +72,21 @@ func newWorld(t *testing.T, o worldOptions) *world {
 	return w
 }
 
+// ownPostgres starts a server for one test, closed with it.
+func ownPostgres(t *testing.T, o testserver.PostgresOptions) *testserver.Postgres {
+	t.Helper()
+	p, err := testserver.StartPostgres(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
 // cleanup makes room on the shared servers. Servers of a test's own are thrown away.
 func (w *world) cleanup() {
 	if w.t.Failed() {

@@ -91,6 +91,9 @@ func (s *stream) keepReporting(now time.Time) error {
 	} else if now.Sub(r.heardAt) >= r.silence {
 		return fmt.Errorf("%w: nothing received for %s", errSilent, r.silence)
 	}
+	if s.serverStopping.Load() {
+		s.letGo(now)
+	}
 	if !r.stoppingAt.IsZero() && now.Sub(r.stoppingAt) >= stoppingGrace {
 		return errServerStopping
 	}
@@ -173,13 +176,20 @@ func (s *stream) handleKeepalive(k decoder.Keepalive) error {
 		r.asks, r.asksAt, r.asksSince = 0, k.End, now
 	}
 	r.asks++
-	if r.asks >= stoppingAfter && r.stoppingAt.IsZero() {
-		r.stoppingAt = now
-		s.log.Warn("server is shutting down and waits for confirmations", slog.String("slot", s.cfg.Slot),
-			slog.Duration("grace", stoppingGrace))
+	if r.asks >= stoppingAfter {
+		s.letGo(now)
 	}
 	r.owed = true
 	return s.keepReporting(now)
+}
+
+// letGo notes that the server is shutting down: the stream ends after stoppingGrace.
+func (s *stream) letGo(now time.Time) {
+	if s.report.stoppingAt.IsZero() {
+		s.report.stoppingAt = now
+		s.log.Warn("server is shutting down and waits for confirmations", slog.String("slot", s.cfg.Slot),
+			slog.Duration("grace", stoppingGrace))
+	}
 }
 
 // sendStatus reports the flushed position. ask wants the server's position back.

@@ -38,8 +38,9 @@ type memory struct {
 
 // skipTo returns the position below which units were confirmed before, or 0 if
 // nothing is known of this server: positions of another system, another timeline
-// or another slot mean something else.
-func (m memory) skipTo(s server, log *slog.Logger) pglogrepl.LSN {
+// or another slot mean something else. Of a server that has lost WAL everything is
+// forgotten for good: what it writes at the lost positions from now on is new.
+func (m *memory) skipTo(s server, log *slog.Logger) pglogrepl.LSN {
 	switch {
 	case m.flushed == 0 || m.identity != s.identity:
 		return 0
@@ -47,6 +48,7 @@ func (m memory) skipTo(s server, log *slog.Logger) pglogrepl.LSN {
 		// Only a server that lost WAL it had reported as durable does this.
 		log.Error("server's WAL ends before a position that was confirmed; it has lost WAL (fsync off, or restored)",
 			slog.String("lsn", m.flushed.String()), slog.String("wal_end", s.walEnd.String()))
+		*m = memory{}
 		return 0
 	}
 	return m.flushed
@@ -86,7 +88,7 @@ func NewSession(cfg Config, log *slog.Logger, m *metrics.Replication) (*Session,
 		}
 	}
 	s := &Session{cfg: cfg, log: log, metrics: m, waiters: make(map[chan struct{}]pglogrepl.LSN)}
-	m.LagSeconds.SetFunc(s.lagSeconds)
+	m.LagSeconds.SetFunc(func() float64 { return s.Lag().Seconds() })
 	m.Inbox.LimitBytes.Set(float64(cfg.InboxBytes))
 	s.enter(metrics.StateConnecting, nil)
 	s.tick()
@@ -150,7 +152,7 @@ func (s *Session) Run(ctx context.Context, to Sink) error {
 
 // stream runs one stream to its end and remembers what it has confirmed.
 func (s *Session) stream(hard, stop context.Context, to Sink) error {
-	st, err := open(stop, s.cfg, s.memory, hooks{ticked: s.tick, reported: s.confirmed}, s.log, s.metrics)
+	st, err := open(stop, s.cfg, &s.memory, hooks{ticked: s.tick, reported: s.confirmed}, s.log, s.metrics)
 	switch {
 	case err == nil:
 		s.metrics.Connects.OK.Inc()
@@ -243,6 +245,16 @@ func (s *Session) confirmed(flushed pglogrepl.LSN) {
 	}
 }
 
+// ServerStopping says that the server refuses new connections because it is
+// shutting down. A stream that does not receive, because the Sink takes nothing,
+// cannot see that by itself. The server would wait for it without limit.
+func (s *Session) ServerStopping() {
+	if st := s.current.Load(); st != nil {
+		st.serverStopping.Store(true)
+		st.urge()
+	}
+}
+
 // PID returns the server's process that serves the current stream, 0 if there is
 // no stream.
 func (s *Session) PID() uint32 {
@@ -252,11 +264,11 @@ func (s *Session) PID() uint32 {
 	return 0
 }
 
-// lagSeconds is the age of the oldest unconfirmed commit.
-func (s *Session) lagSeconds() float64 {
+// Lag returns the age of the oldest unconfirmed commit, 0 if there is none.
+func (s *Session) Lag() time.Duration {
 	if st := s.current.Load(); st != nil {
 		if since, ok := st.tracker.Oldest(); ok {
-			return max(0, time.Since(since).Seconds())
+			return max(0, time.Since(since))
 		}
 	}
 	return 0

@@ -125,3 +125,17 @@ func (s *fakeSink) nothing(tb testing.TB) {
 		tb.Errorf("unexpected message: %s", (<-s.arrived).LSN)
 	}
 }
+
+// failingSink refuses its first messages.
+type failingSink struct {
+	*fakeSink
+	failures int
+}
+
+func (s *failingSink) Publish(ctx context.Context, m decoder.Message, done func()) error {
+	if s.failures > 0 {
+		s.failures--
+		return errBrokerAway
+	}
+	return s.fakeSink.Publish(ctx, m, done)
+}

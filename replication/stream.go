@@ -47,6 +47,8 @@ type stream struct {
 	woken   chan struct{} // capacity 1: wake-ups while the owner does not read
 	// stopping asks the owner to end at the next unit's end.
 	stopping atomic.Bool
+	// serverStopping says that the server is known to be shutting down.
+	serverStopping atomic.Bool
 
 	// skipTo is the position up to which everything was confirmed in this process
 	// before: after a restart the server may have forgotten that (up to version 16
@@ -64,7 +66,7 @@ type hooks struct {
 
 // open connects, checks the slot and starts streaming. remembered is what an
 // earlier stream has confirmed; it is used only if the server is the same.
-func open(ctx context.Context, cfg Config, remembered memory, h hooks, log *slog.Logger, m *metrics.Replication) (*stream, error) {
+func open(ctx context.Context, cfg Config, remembered *memory, h hooks, log *slog.Logger, m *metrics.Replication) (*stream, error) {
 	onNotice := func(_ *pgconn.PgConn, n *pgconn.Notice) {
 		// Version 18 says so when it passes over a missing publication: rows get lost.
 		log.Error("server warns", slog.String("severity", n.Severity), slog.String("code", n.Code), slog.String("message", n.Message))
@@ -85,7 +87,7 @@ func open(ctx context.Context, cfg Config, remembered memory, h hooks, log *slog
 	return s, nil
 }
 
-func (s *stream) start(ctx context.Context, remembered memory) error {
+func (s *stream) start(ctx context.Context, remembered *memory) error {
 	var err error
 	if s.server, err = inspect(ctx, s.conn, s.cfg.Slot, s.cfg.Publication); err != nil {
 		return err

@@ -149,18 +149,31 @@ func (r *running) end() error {
 	return receive(r.t, "end of the session", r.ended)
 }
 
-// awaitState waits until the session is in a state.
-func (r *running) awaitState(want metrics.ReplicationState) {
+// until waits until something is so that nobody tells.
+func (r *running) until(what string, is func() bool) {
 	r.t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.After(limit); r.Status().State != want; {
+	for deadline := time.After(limit); !is(); {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			r.t.Fatalf("state %+v, want %s", r.Status(), want)
+			r.t.Fatalf("not within %s: %s; state %+v", limit, what, r.Status())
 		}
 	}
+}
+
+// awaitState waits until the session is in a state.
+func (r *running) awaitState(want metrics.ReplicationState) {
+	r.t.Helper()
+	r.until(string(want), func() bool { return r.Status().State == want })
+}
+
+// stopAndSee ends the session's ctx and waits until its stream knows.
+func (r *running) stopAndSee() {
+	r.t.Helper()
+	r.stop()
+	r.until("stopping", r.current.Load().stopping.Load)
 }
 
 // counted returns the value of a counter, of its series that has a label of this

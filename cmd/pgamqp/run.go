@@ -128,10 +128,9 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 	return d, nil
 }
 
-// newPool makes the pool for everything but the replication stream: reading
-// definitions, storing dead letters, looking at the slot. Idle connections are
-// closed after a few seconds: PostgreSQL's smart shutdown waits for every session
-// that is open, for ever.
+// newPool makes the pool for dead letters, which can come in thousands, and keeps
+// the settings of all other connections. Idle ones are closed after two seconds:
+// PostgreSQL's smart shutdown waits for every session that is open, for ever.
 func newPool(ctx context.Context, cfg config.Config) (*pgxpool.Pool, error) {
 	c, err := pgxpool.ParseConfig(string(cfg.DatabaseURL))
 	if err != nil {
@@ -190,7 +189,7 @@ func (d *daemon) preflight(ctx context.Context) error {
 }
 
 func (d *daemon) check(ctx context.Context) error {
-	return d.withConn(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	return d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		err := catalog.Preflight(ctx, conn, catalog.PreflightOptions{Slot: d.cfg.Slot, Publication: d.cfg.Publication})
 		if _, refused := errors.AsType[*catalog.ProblemsError](err); !refused {
 			return err

@@ -3,28 +3,44 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgamqp/pgamqp/decoder"
 	"github.com/pgamqp/pgamqp/internal/catalog"
 	"github.com/pgamqp/pgamqp/publisher"
 )
 
-// withConn runs f on a connection of the pool.
-func (d *daemon) withConn(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
-	conn, err := d.pool.Acquire(ctx)
+// cannotConnectNow is the SQLSTATE of a server that starts or shuts down. One that
+// streams to us does not start.
+const cannotConnectNow = "57P03"
+
+// ask runs f on a connection of its own, which is closed afterwards. A connection
+// that is kept would never notice a smart shutdown, and the server would wait for
+// it without limit.
+func (d *daemon) ask(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
+	conn, err := pgx.ConnectConfig(ctx, d.pool.Config().ConnConfig)
 	if err != nil {
+		var refused *pgconn.PgError
+		if errors.As(err, &refused) && refused.Code == cannotConnectNow {
+			d.session.ServerStopping()
+		}
 		return err
 	}
-	defer conn.Release()
-	return f(ctx, conn.Conn())
+	err = f(ctx, conn)
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = conn.Close(closing) // nothing is lost with it
+	return err
 }
 
 // readBrokers reads amqp.broker for the publisher.
 func (d *daemon) readBrokers(ctx context.Context) ([]publisher.Broker, error) {
 	var out []publisher.Broker
-	err := d.withConn(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err := d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		rows, err := catalog.Brokers(ctx, conn)
 		for _, row := range rows {
 			b := publisher.Broker{ID: row.ID}
@@ -42,10 +58,12 @@ func (d *daemon) readBrokers(ctx context.Context) ([]publisher.Broker, error) {
 
 // storeDeadLetter writes a row of amqp.dead_letter for the publisher.
 func (d *daemon) storeDeadLetter(ctx context.Context, letter publisher.DeadLetter) error {
-	row := deadLetterRow(&letter)
-	return d.withConn(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return catalog.AddDeadLetter(ctx, conn, row)
-	})
+	conn, err := d.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	return catalog.AddDeadLetter(ctx, conn.Conn(), deadLetterRow(&letter))
 }
 
 func deadLetterRow(letter *publisher.DeadLetter) catalog.DeadLetter {

@@ -14,14 +14,17 @@ import (
 	"github.com/pgamqp/pgamqp/replication"
 )
 
-// watchEvery is how often the slot is looked at.
-const watchEvery = 5 * time.Second
+// The slot is looked at every watchEvery, and every probeEvery while something
+// waits for its confirm for longer than that: a look is also how the daemon sees
+// that the server is shutting down.
+const (
+	watchEvery = 3 * time.Second
+	probeEvery = time.Second
+)
 
 // watchSlot brings the slot's numbers into the metrics, until ctx ends. It returns
 // an error if the server has made a synchronous standby of the daemon.
 func (d *daemon) watchSlot(ctx context.Context) error {
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
 	for {
 		sync, err := d.lookAtSlot(ctx)
 		switch {
@@ -36,9 +39,15 @@ func (d *daemon) watchSlot(ctx context.Context) error {
 				Fix: "name the real standbys in synchronous_standby_names instead of *, and reload",
 			}
 		}
+		pause := watchEvery
+		if d.session.Lag() > probeEvery {
+			pause = probeEvery
+		}
+		timer := time.NewTimer(pause)
 		select {
-		case <-tick.C:
+		case <-timer.C:
 		case <-ctx.Done():
+			timer.Stop()
 			return nil
 		}
 	}
@@ -47,7 +56,7 @@ func (d *daemon) watchSlot(ctx context.Context) error {
 func (d *daemon) lookAtSlot(ctx context.Context) (synchronous bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, watchEvery)
 	defer cancel()
-	err = d.withConn(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err = d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		status, err := catalog.ReadSlot(ctx, conn, d.cfg.Slot)
 		if err != nil {
 			return err
@@ -100,11 +109,11 @@ func (d *daemon) heartbeat(ctx context.Context) error {
 	defer cancel()
 	began := time.Now()
 	var lsn pglogrepl.LSN
-	err := d.withConn(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+	err := d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		lsn, err = catalog.Heartbeat(ctx, conn, began.UTC().Format(time.RFC3339Nano))
 		return err
 	})
-	if err == nil { // the connection is given back: nothing idle while waiting
+	if err == nil { // the connection is closed: none is idle while waiting
 		err = d.session.WaitConfirmed(ctx, lsn)
 	}
 	if err == nil {

@@ -1,0 +1,161 @@
+package integration
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"testing"
+)
+
+// proxy stands between the daemon and a server, and is what breaks: the server of all tests
+// must not. The daemon reaches it at 127.0.0.1 and port().
+type proxy struct {
+	t      *testing.T
+	target string
+	bound  int
+	ended  sync.WaitGroup
+
+	mu       sync.Mutex // guards all below
+	listener net.Listener
+	conns    map[net.Conn]bool
+	flowing  chan struct{} // closed while bytes flow
+}
+
+func startProxy(t *testing.T, target string) *proxy {
+	t.Helper()
+	p := &proxy{t: t, target: target, conns: make(map[net.Conn]bool), flowing: make(chan struct{})}
+	close(p.flowing)
+	p.accept()
+	t.Cleanup(func() {
+		p.thaw()
+		p.refuse()
+		p.ended.Wait()
+	})
+	return p
+}
+
+func (p *proxy) port() int { return p.bound }
+
+// accept lets connections through, again after refuse.
+func (p *proxy) accept() {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.listener != nil {
+		return
+	}
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: p.bound})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.listener, p.bound = l, l.Addr().(*net.TCPAddr).Port
+	p.ended.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.ended.Go(func() { p.serve(c) })
+		}
+	})
+}
+
+// refuse is a server that is gone: connections end, new ones are refused.
+func (p *proxy) refuse() {
+	p.mu.Lock()
+	if p.listener != nil {
+		_ = p.listener.Close()
+		p.listener = nil
+	}
+	p.mu.Unlock()
+	p.cut()
+}
+
+// cut ends all connections; new ones are let through.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		_ = c.Close()
+	}
+}
+
+// freeze is a network that swallows everything: no byte gets through, no connection ends.
+func (p *proxy) freeze() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.flowing:
+		p.flowing = make(chan struct{})
+	default:
+	}
+}
+
+// thaw lets through what was held, and all that follows.
+func (p *proxy) thaw() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.flowing:
+	default:
+		close(p.flowing)
+	}
+}
+
+func (p *proxy) flow() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.flowing
+}
+
+// serve connects a client to the target until either side ends.
+func (p *proxy) serve(client net.Conn) {
+	defer p.forget(client)
+	server, err := net.Dial("tcp", p.target)
+	if err != nil {
+		return
+	}
+	defer p.forget(server)
+	p.mu.Lock()
+	p.conns[client], p.conns[server] = true, true
+	refused := p.listener == nil
+	p.mu.Unlock()
+	if refused { // just now
+		return
+	}
+	var both sync.WaitGroup
+	for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
+		both.Go(func() {
+			p.copy(way[1], way[0])
+			_, _ = client.Close(), server.Close()
+		})
+	}
+	both.Wait()
+}
+
+func (p *proxy) forget(c net.Conn) {
+	_ = c.Close()
+	p.mu.Lock()
+	delete(p.conns, c)
+	p.mu.Unlock()
+}
+
+func (p *proxy) copy(to io.Writer, from io.Reader) {
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buffer)
+		<-p.flow()
+		if n > 0 {
+			if _, err := to.Write(buffer[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+				p.t.Logf("proxy: %v", err)
+			}
+			return
+		}
+	}
+}

@@ -1,0 +1,247 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+
+	"github.com/pgamqp/pgamqp/internal/fakewal"
+	"github.com/pgamqp/pgamqp/metrics"
+)
+
+func TestSessionWaitsForASlotInUse(t *testing.T) {
+	w := newWorld(t)
+	w.change(func(w *world) {
+		w.answers["START_REPLICATION"] = &fakewal.Answer{
+			Error: &fakewal.Error{Code: "55006", Message: `replication slot "pgamqp" is active for PID 7`},
+		}
+	})
+	r := w.run(w.config(), confirmAll())
+	r.awaitState(metrics.StateStandby)
+	if err := r.Status().Err; err == nil || !strings.Contains(err.Error(), "another process reads this slot") {
+		t.Errorf("stands by because of %v", err)
+	}
+	if r.PID() != 0 {
+		t.Errorf("pid %d without a stream", r.PID())
+	}
+	w.change(func(w *world) { clear(w.answers) })
+	st := w.stream()
+	r.awaitState(metrics.StateStreaming)
+	if r.PID() != uint32(st.Conn.ID) {
+		t.Errorf("pid %d, the server's is %d", r.PID(), st.Conn.ID)
+	}
+	if n := r.counted("pgamqp_postgres_connects_total", "slot_busy"); n < 1 {
+		t.Errorf("%v busy slots counted", n)
+	}
+}
+
+func TestServerThatIsAwayIsTriedAgain(t *testing.T) {
+	w := newWorld(t)
+	w.Admit(fakewal.Refuse)
+	r := w.run(w.config(), confirmAll())
+	for range 3 {
+		fakewal.Await[*fakewal.NotServed](t, w.Server)
+	}
+	w.Admit(fakewal.Serve)
+	w.stream()
+	r.awaitState(metrics.StateStreaming)
+	r.stop()
+	if err := r.end(); err != nil {
+		t.Error(err)
+	}
+	if s := r.Status(); s.State != metrics.StateStopped {
+		t.Errorf("state %+v", s)
+	}
+}
+
+func TestRefusedLoginEndsTheSessionWithAWayOut(t *testing.T) {
+	s := fakewal.Start(t, fakewal.Config{Startup: func(*fakewal.Conn) *fakewal.Error {
+		return fakewal.Fatal("42501", "must be superuser or replication role to start walsender")
+	}})
+	w := &world{t: t, Server: s}
+	if err := w.run(w.config(), confirmAll()).end(); err == nil || !strings.Contains(err.Error(), `alter role "fake" replication`) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestWaitConfirmedReturnsOnceThePositionIsReported(t *testing.T) {
+	w := newWorld(t)
+	sink := newSink()
+	r := w.run(w.config(), sink)
+	st := w.stream()
+	l := fakewal.NewLog(start)
+	first, second := emit(l, "first"), emit(l, "second")
+	send(st, first, second)
+	m := sink.next(t)
+
+	waited := make(chan error, 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for _, lsn := range []pglogrepl.LSN{first.End, second.End} {
+		go func() { waited <- r.WaitConfirmed(ctx, lsn) }()
+	}
+	m.done()
+	if err := receive(t, "the first position", waited); err != nil {
+		t.Error(err)
+	}
+	if err := r.WaitConfirmed(ctx, first.End); err != nil { // again: known already
+		t.Error(err)
+	}
+	cancel()
+	if err := receive(t, "the second position", waited); !errors.Is(err, context.Canceled) {
+		t.Errorf("waited for something unconfirmed: %v", err)
+	}
+}
+
+func TestSessionAtWorkIsNotStuck(t *testing.T) {
+	w := newWorld(t)
+	r := w.run(w.config(), confirmAll())
+	st := w.stream()
+	st.Keepalive(start+0x100, true)
+	st.AwaitFlush(t, start+0x100)
+	if d := r.Stuck(); d > 5*time.Second {
+		t.Errorf("stuck for %s", d)
+	}
+}
+
+func TestMemoryHoldsForOneHistoryOnly(t *testing.T) {
+	same := identity{systemID: "71", timeline: 1, slot: "pgamqp"}
+	for name, c := range map[string]struct {
+		identity identity
+		flushed  pglogrepl.LSN
+		want     pglogrepl.LSN
+	}{
+		"the same server":  {same, 0x1000, 0x1000},
+		"exactly its end":  {same, 0x2000, 0x2000},
+		"a server behind":  {same, 0x2001, 0},
+		"nothing yet":      {same, 0, 0},
+		"another system":   {identity{"72", 1, "pgamqp"}, 0x1000, 0},
+		"another timeline": {identity{"71", 2, "pgamqp"}, 0x1000, 0},
+		"another slot":     {identity{"71", 1, "other"}, 0x1000, 0},
+	} {
+		m := memory{identity: c.identity, flushed: c.flushed}
+		if got := m.skipTo(server{identity: same, walEnd: 0x2000}, quiet()); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+// reconnected lets a session confirm a message and a transaction, changes the
+// server, and has both sent again, followed by a new one.
+func reconnected(t *testing.T, change func(*world)) (r *running, sink *fakeSink, l *fakewal.Log, st *fakewal.Stream) {
+	t.Helper()
+	w := newWorld(t)
+	sink = confirmAll()
+	r = w.run(w.config(), sink)
+	st = w.stream()
+	l = fakewal.NewLog(start)
+	emit(l, "lone")
+	tx := l.Begin()
+	tx.Emit("amqp", []byte("one"))
+	tx.Emit("amqp", []byte("two"))
+	last := tx.Commit()
+	send(st, l.From(0)...)
+	for range 3 {
+		sink.next(t)
+	}
+	st.AwaitFlush(t, last.End)
+	w.change(change)
+	st.Conn.Drop()
+	st = w.stream()
+	emit(l, "new")
+	send(st, l.From(start)...)
+	return r, sink, l, st
+}
+
+func TestConfirmedUnitsThatComeAgainAreDropped(t *testing.T) {
+	r, sink, l, st := reconnected(t, func(*world) {})
+	if got := string(sink.next(t).Content); got != "new" {
+		t.Errorf("got %q", got)
+	}
+	st.AwaitFlush(t, l.End())
+	sink.nothing(t)
+	if n := r.counted("pgamqp_dropped_duplicates_total", ""); n != 2 {
+		t.Errorf("%v dropped units counted", n)
+	}
+	for _, s := range st.Statuses() {
+		if s.Flush < start || s.Flush > l.End() {
+			t.Errorf("reported %v", s)
+		}
+	}
+}
+
+func TestUnitsOfAnotherHistoryAreNotDropped(t *testing.T) {
+	for name, change := range map[string]func(*world){
+		"another system": func(w *world) {
+			w.SetSystem(fakewal.System{ID: "72", Timeline: 1, Position: 0x2000000})
+		},
+		"another timeline": func(w *world) {
+			w.SetSystem(system(2))
+			w.answers["TIMELINE_HISTORY"] = &fakewal.Answer{Columns: []string{"filename", "content"}, Rows: [][]any{{"2", "1\t0/1500001\tno\n"}}}
+		},
+		"a server that has lost WAL": func(w *world) {
+			w.SetSystem(fakewal.System{ID: "71", Timeline: 1, Position: start + 1})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, sink, l, st := reconnected(t, change)
+			for _, want := range []string{"lone", "one", "two", "new"} {
+				if got := string(sink.next(t).Content); got != want {
+					t.Errorf("got %q, want %q", got, want)
+				}
+			}
+			st.AwaitFlush(t, l.End())
+		})
+	}
+}
+
+// Once a server has been seen to have lost WAL, what it writes later at the lost
+// positions is new, also after another reconnect.
+func TestLostWALIsForgottenForGood(t *testing.T) {
+	for name, fail := range map[string]func(*world){
+		"streamed since": func(*world) {},
+		"could not start since": func(w *world) {
+			w.answers["START_REPLICATION"] = &fakewal.Answer{Error: &fakewal.Error{Code: "55006", Message: "busy"}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			sink := confirmAll()
+			r := w.run(w.config(), sink)
+			st := w.stream()
+			l := fakewal.NewLog(start)
+			old := emit(l, "old, and a long text, so that its end lies behind that of new messages")
+			send(st, old)
+			sink.next(t)
+			st.AwaitFlush(t, old.End)
+
+			// It crashed and is back with less, and has then written anew.
+			w.SetSystem(fakewal.System{ID: "71", Timeline: 1, Position: start + 1})
+			w.change(fail)
+			st.Conn.Drop()
+			fakewal.Await[*fakewal.Closed](t, w.Server)
+			if name == "streamed since" {
+				w.stream().Conn.Drop()
+			} else {
+				r.awaitState(metrics.StateStandby)
+			}
+			w.SetSystem(system(1))
+			w.change(func(w *world) { clear(w.answers) })
+			again := fakewal.NewLog(start)
+			u := emit(again, "new")
+			if u.End >= old.End {
+				t.Fatal("the new message must lie within the lost WAL")
+			}
+			st = w.stream()
+			send(st, u)
+			if got := string(sink.next(t).Content); got != "new" {
+				t.Errorf("got %q", got)
+			}
+			st.AwaitFlush(t, u.End)
+		})
+	}
+}

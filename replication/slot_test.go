@@ -1,0 +1,120 @@
+package replication
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/pgamqp/pgamqp/internal/fakewal"
+)
+
+// Each of these would lose messages or wedge the slot if it were streamed, or give
+// an error of the server that misleads.
+func TestSlotThatMustNotBeStreamedIsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		change  func(*world)
+		problem string
+		fix     string
+		lost    bool
+	}{
+		"missing":          {func(w *world) { w.slot.kind = "" }, "does not exist", "pgamqp install", false},
+		"physical":         {func(w *world) { w.slot.kind = "physical" }, "is a physical slot", "--slot", false},
+		"another plugin":   {func(w *world) { w.slot.plugin = "wal2json" }, "uses the plugin wal2json", "pgamqp install", false},
+		"another database": {func(w *world) { w.slot.database = "shop" }, "belongs to database shop, this is fake", "connect to that database", false},
+		"two-phase":        {func(w *world) { w.slot.twoPhase = "true" }, "has two_phase on", "pg_drop_replication_slot('pgamqp')", false},
+		"temporary":        {func(w *world) { w.slot.temporary = "true" }, "is temporary", "--slot", false},
+		"lost": {
+			func(w *world) { w.slot.walStatus = "lost" },
+			"was invalidated; messages after 0/1500000 are lost", "pgamqp install", true,
+		},
+		"without its publication": {func(w *world) { w.publication = false }, `needs publication "pub", which does not exist`, "pgamqp install", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.change(c.change)
+			r := w.run(w.config(), confirmAll())
+			err := r.end()
+			var slot *SlotError
+			if !errors.As(err, &slot) || Retryable(err) {
+				t.Fatalf("ended with %v", err)
+			}
+			if slot.Slot != "pgamqp" || slot.Lost != c.lost || !strings.Contains(slot.Problem, c.problem) || !strings.Contains(slot.Fix, c.fix) {
+				t.Errorf("got %+v", slot)
+			}
+			for _, e := range w.Pending() {
+				if st, ok := e.(*fakewal.Stream); ok {
+					t.Errorf("streamed all the same: %v", st)
+				}
+			}
+		})
+	}
+}
+
+func TestSlotNamesThatPostgreSQLDoesNotAllowAreRefused(t *testing.T) {
+	w := newWorld(t)
+	for _, name := range []string{"", "Slot", "a-b", "a b", "s;drop", `a"b`, "ä", strings.Repeat("x", 64), "a\nb"} {
+		cfg := w.config()
+		cfg.Slot = name
+		var slot *SlotError
+		if _, err := NewSession(cfg, quiet(), freshMetrics()); !errors.As(err, &slot) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for _, name := range []string{"a", "a_1", strings.Repeat("x", 63)} {
+		cfg := w.config()
+		cfg.Slot = name
+		if _, err := NewSession(cfg, quiet(), freshMetrics()); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+func TestServerThatCannotBeInspectedIsTriedAgain(t *testing.T) {
+	for name, part := range map[string]string{
+		"IDENTIFY_SYSTEM": "IDENTIFY_SYSTEM", "the slot": "pg_replication_slots", "the publication": "pg_publication",
+		"the history": "TIMELINE_HISTORY", "the start": "START_REPLICATION",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.SetSystem(system(2))
+			history := &fakewal.Answer{Columns: []string{"filename", "content"}, Rows: [][]any{{"2", "1\t0/100\tno\n"}}}
+			w.change(func(w *world) {
+				w.answers["TIMELINE_HISTORY"] = history
+				w.answers[part] = &fakewal.Answer{Error: &fakewal.Error{Code: "57014", Message: "canceled"}}
+			})
+			r := w.run(w.config(), confirmAll())
+			fakewal.Await[*fakewal.Closed](t, w.Server)
+			w.change(func(w *world) {
+				delete(w.answers, part)
+				w.answers["TIMELINE_HISTORY"] = history
+			})
+			w.stream()
+			r.awaitState("streaming")
+			if n := r.counted("pgamqp_postgres_connects_total", "error"); n < 1 {
+				t.Errorf("%v errors counted", n)
+			}
+		})
+	}
+}
+
+func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
+	one := func(cells ...any) *fakewal.Answer {
+		return &fakewal.Answer{Columns: make([]string, len(cells)), Rows: [][]any{cells}}
+	}
+	for name, answer := range map[string]*fakewal.Answer{
+		"no row":                 {Columns: []string{"x"}},
+		"too few columns":        one("logical", "pgoutput"),
+		"no position":            one("logical", "pgoutput", "fake", "false", "false", "reserved", nil, "fake", "false", "60000"),
+		"position 0/0":           one("logical", "pgoutput", "fake", "false", "false", "reserved", "0/0", "fake", "false", "60000"),
+		"a timeout like 1minute": one("logical", "pgoutput", "fake", "false", "false", "reserved", "0/1", "fake", "false", "1min"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.change(func(w *world) { w.answers["pg_replication_slots"] = answer })
+			w.run(w.config(), confirmAll())
+			fakewal.Await[*fakewal.Closed](t, w.Server)
+			w.change(func(w *world) { clear(w.answers) })
+			w.stream()
+		})
+	}
+}
