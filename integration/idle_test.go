@@ -9,7 +9,8 @@ import (
 	"github.com/pgamqp/pgamqp/internal/testserver"
 )
 
-// A slot that has nothing to say must not keep what others write.
+// A slot that has nothing to say must not keep what others write. Without heartbeats only the
+// server's own positions move it.
 func TestIdleSlotFollowsTheWALOfAnotherDatabase(t *testing.T) {
 	t.Parallel()
 	const (
@@ -19,7 +20,7 @@ func TestIdleSlotFollowsTheWALOfAnotherDatabase(t *testing.T) {
 	)
 	postgres := ownPostgres(t, testserver.PostgresOptions{})
 	w := newWorld(t, worldOptions{postgres: postgres})
-	w.start()
+	w.start("--heartbeat-interval", "1h")
 	ctx := withDeadline(t, sqlLimit)
 	if err := postgres.CreateDatabase(ctx, "other"); err != nil {
 		t.Fatal(err)

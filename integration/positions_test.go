@@ -26,8 +26,8 @@ func TestKillBetweenTwoAdjacentUnitsLosesAndRepeatsNothing(t *testing.T) {
 	const rounds = 9 // each kind behind each
 	exact := 0
 	for round := range rounds {
+		w.waitDelivered()
 		w.breakBroker(d, 2)
-		w.waitDelivered() // all until here, so that only the second unit is open
 		first, second := fmt.Sprintf("%d first", round), fmt.Sprintf("%d second", round)
 		conn := w.connect()
 		batch := fmt.Sprintf(kinds[round/3], 1, first) + fmt.Sprintf(kinds[round%3], 2, second)

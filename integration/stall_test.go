@@ -14,9 +14,9 @@ func TestStallOfTheNetworkLosesAndRepeatsNothing(t *testing.T) {
 	p := startProxy(t, w.rabbit.Addr())
 	w.exec(`update amqp.broker set port = $1`, p.port())
 	d := w.start()
-	connects := d.metric("pgamqp_broker_connects_total")
 	w.exec(`select amqp.publish(1, '', 'q', 'good ' || n) from generate_series(1, 100) n`)
 	w.waitDelivered()
+	connects := d.metric("pgamqp_broker_connects_total")
 	p.freeze()
 	const window = 2048 // of the daemon, by default
 	w.exec(`select amqp.publish(1, '', 'q', 'good ' || n) from generate_series(101, 6000) n`)

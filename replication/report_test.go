@@ -384,3 +384,34 @@ func TestUnitThatEndsBeforeAnotherEndsTheStream(t *testing.T) {
 		})
 	}
 }
+
+// With everything full nothing is received, so that the keepalives of a shutdown
+// are not seen: somebody else has to tell.
+func TestServerThatIsSaidToShutDownIsLetGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := newSink()
+		sink.gate = make(chan struct{}) // never opens
+		r := newRig(t, 0x100, time.Minute, sink)
+		for i := range 20 {
+			r.frames(lone(pglogrepl.LSN(0x200 + i)))
+		}
+		r.keepalive(0x300, true)
+		pass(time.Minute)
+		select {
+		case err := <-r.ended:
+			t.Fatalf("ended without being told: %v", err)
+		default:
+		}
+		began := time.Now()
+		session := &Session{}
+		session.ServerStopping() // no stream yet: nothing to do
+		session.current.Store(r.stream)
+		session.ServerStopping()
+		if err := <-r.ended; !errors.Is(err, errServerStopping) || !Retryable(err) {
+			t.Errorf("ended with %v", err)
+		}
+		if took := time.Since(began); took < stoppingGrace || took > stoppingGrace+time.Second {
+			t.Errorf("let go after %s", took)
+		}
+	})
+}
