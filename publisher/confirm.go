@@ -1,7 +1,9 @@
 package publisher
 
 import (
+	"bytes"
 	"context"
+	"slices"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -42,8 +44,7 @@ func (p *pump) confirmLoop(ctx context.Context) {
 
 // collectReturns attaches returned messages to their entries. The library hands a
 // return over before it resolves the confirm of the same message, and the broker
-// sends both in the order of publishing; so it belongs to the first entry in
-// flight that looks the same. A return carries no delivery tag.
+// sends both in the order of publishing.
 func (p *pump) collectReturns() {
 	for {
 		select {
@@ -53,24 +54,74 @@ func (p *pump) collectReturns() {
 				return
 			}
 			p.metrics.Exchange(r.Exchange).Returned(r.ReplyCode).Inc()
-			p.mu.Lock()
-			for _, e := range p.window.inFlight() {
-				if e.returned == nil && e.isReturnedAs(&r) {
-					e.returned = &r
-					break
-				}
-			}
-			p.mu.Unlock()
+			p.attach(&r)
 		default:
 			return
 		}
 	}
 }
 
-// isReturnedAs tells whether r can be this entry. Entries that are equal in all
-// of this are interchangeable.
+// attach gives a return to the first entry in flight that looks the same, as a
+// return carries no delivery tag. An exchange may route by headers, so the same
+// headers decide; but a broker may take some out or add some, so without such an
+// entry the rest will do.
+func (p *pump) attach(r *amqp.Return) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var found *entry
+	for _, e := range p.window.inFlight() {
+		if e.returned != nil || !e.isReturnedAs(r) {
+			continue
+		}
+		if sameHeaders(e.request.properties.Headers, r.Headers) {
+			found = e
+			break
+		}
+		if found == nil {
+			found = e
+		}
+	}
+	if found != nil {
+		found.returned = r
+	}
+}
+
+// isReturnedAs tells whether r can be this entry, its headers aside. Entries that
+// are equal in all of this and in their headers are interchangeable.
 func (e *entry) isReturnedAs(r *amqp.Return) bool {
 	q := &e.request
 	return q.operation == nil && q.exchange == r.Exchange && q.key == r.RoutingKey && q.mandatory &&
 		q.properties.MessageId == r.MessageId && string(q.properties.Body) == string(r.Body)
+}
+
+// sameHeaders compares headers as sent with headers as read from the wire, where
+// only the zone of times differs.
+func sameHeaders(a, b amqp.Table) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for key, value := range a {
+		if other, ok := b[key]; !ok || !sameValue(value, other) {
+			return false
+		}
+	}
+	return true
+}
+
+func sameValue(a, b any) bool {
+	switch a := a.(type) {
+	case time.Time:
+		b, ok := b.(time.Time)
+		return ok && a.Equal(b)
+	case []byte:
+		b, ok := b.([]byte)
+		return ok && bytes.Equal(a, b)
+	case []any:
+		b, ok := b.([]any)
+		return ok && slices.EqualFunc(a, b, sameValue)
+	case amqp.Table:
+		b, ok := b.(amqp.Table)
+		return ok && sameHeaders(a, b)
+	}
+	return a == b
 }

@@ -16,8 +16,8 @@ import (
 
 const (
 	dialTimeout = 10 * time.Second
-	// heartbeat is the interval agreed with the broker; after three without a sign of
-	// life the library closes the connection.
+	// heartbeat is the interval agreed with the broker; after one and a half without a
+	// sign of life the library closes the connection.
 	heartbeat    = 10 * time.Second
 	writeTimeout = 2 * heartbeat
 	closeTimeout = 2 * time.Second

@@ -11,66 +11,82 @@ import (
 // refreshEvery is how often definitions are read without a sign of a change.
 const refreshEvery = 15 * time.Second
 
-// rereadAfter are the pauses after which definitions are read again when they are
-// said to have changed: the stream may be faster than the commit is visible.
-func rereadAfter() []time.Duration {
-	return []time.Duration{0, 100 * time.Millisecond, 400 * time.Millisecond, 1500 * time.Millisecond}
-}
-
-// keepDefinitions reads amqp.broker at the start, when it is said to have changed
-// and every now and then, and starts, changes and ends lanes.
-func (p *Publisher) keepDefinitions(ctx context.Context, start func(*lane)) {
-	failed := backoff.New(100*time.Millisecond, 5*time.Second)
-	var again []time.Duration // still to be waited before reading again
+// keepDefinitions reads amqp.broker at the start and every now and then.
+func (p *Publisher) keepDefinitions(ctx context.Context) {
 	for {
-		brokers, err := p.cfg.Brokers(ctx)
-		pause := refreshEvery
-		switch {
-		case ctx.Err() != nil:
+		if p.refresh(ctx, 0) != nil {
 			return
-		case err != nil:
-			p.log.Warn("cannot read amqp.broker, trying again", slog.Any("error", err))
-			pause = failed.Next()
-		default:
-			failed.Reset()
-			p.define(brokers, start)
-			if len(again) > 0 {
-				pause, again = again[0], again[1:]
-			}
 		}
-		timer := time.NewTimer(pause)
+		timer := time.NewTimer(refreshEvery)
 		select {
 		case <-timer.C:
-		case <-p.kicked:
-			again = rereadAfter()[1:]
 		case <-ctx.Done():
-		}
-		timer.Stop()
-		if ctx.Err() != nil {
+			timer.Stop()
 			return
 		}
 	}
 }
 
-// define makes the lanes fit the definitions.
-func (p *Publisher) define(brokers []Broker, start func(*lane)) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// refresh reads the definitions, as changed by transaction xid if that is not 0,
+// and starts, changes and ends lanes. It tries until it succeeds or ctx ends.
+func (p *Publisher) refresh(ctx context.Context, xid uint32) error {
+	// One reader at a time, or an older reading could replace a newer one.
+	select {
+	case p.reading <- struct{}{}:
+		defer func() { <-p.reading }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	failed := backoff.New(50*time.Millisecond, 2*time.Second)
+	var repeats backoff.Repeats
+	for {
+		brokers, err := p.cfg.Brokers(ctx, xid)
+		if err == nil {
+			p.define(ctx, brokers)
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if repeats.Worth(err.Error(), time.Now()) {
+			p.log.Warn("cannot read amqp.broker, trying again", slog.Any("error", err))
+		}
+		if err := failed.Wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// settleBefore bounds how long a lane that works may take to deliver what it holds
+// before it is given new hosts.
+const settleBefore = 5 * time.Second
+
+// define makes the lanes fit the definitions. What a lane holds was published
+// before the change, so it is delivered first, if the broker takes it.
+func (p *Publisher) define(ctx context.Context, brokers []Broker) {
 	wanted := make(map[int32]bool, len(brokers))
 	for _, b := range brokers {
 		if len(b.Hosts) == 0 {
 			continue
 		}
 		wanted[b.ID] = true
-		if l := p.lanes[b.ID]; l != nil {
-			l.update(b.Hosts)
-			continue
+		p.mu.Lock()
+		l := p.lanes[b.ID]
+		if l == nil {
+			l = newLane(b, p.cfg, p.log, p.metrics.Brokers.Broker(b.ID))
+			p.lanes[b.ID] = l
+			p.start(l)
 		}
-		l := newLane(b, p.cfg, p.log, p.metrics.Brokers.Broker(b.ID))
-		p.lanes[b.ID] = l
-		delete(p.unknown, b.ID)
-		start(l)
+		p.mu.Unlock()
+		if !l.has(b.Hosts) {
+			settling, cancel := context.WithTimeout(ctx, settleBefore)
+			_ = l.drain(settling, 0) // a lane that is down is why somebody changes it
+			cancel()
+			l.update(b.Hosts)
+		}
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for id, l := range p.lanes {
 		if !wanted[id] {
 			delete(p.lanes, id)
@@ -78,7 +94,8 @@ func (p *Publisher) define(brokers []Broker, start func(*lane)) {
 			l.log.Info("broker was deleted")
 		}
 	}
-	p.loaded = true
-	close(p.changed)
-	p.changed = make(chan struct{})
+	if !p.loaded {
+		p.loaded = true
+		close(p.ready)
+	}
 }

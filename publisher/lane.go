@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -154,22 +155,21 @@ func (l *lane) resolve(e *entry) {
 	}
 }
 
-// update gives the lane new hosts. It reconnects if they differ.
+// has tells whether these are the lane's hosts.
+func (l *lane) has(hosts []Host) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Equal(l.hosts, hosts)
+}
+
+// update gives the lane new hosts; it reconnects.
 func (l *lane) update(hosts []Host) {
 	l.mu.Lock()
-	same := len(hosts) == len(l.hosts)
-	for i := 0; same && i < len(hosts); i++ {
-		same = hosts[i] == l.hosts[i]
-	}
-	if !same {
-		l.hosts = hosts
-		l.interrupt()
-	}
+	l.hosts = hosts
+	l.interrupt()
 	l.mu.Unlock()
-	if !same {
-		l.setHosts(hosts)
-		l.log.Info("broker changed, reconnecting")
-	}
+	l.setHosts(hosts)
+	l.log.Info("broker changed, reconnecting")
 }
 
 // retire ends the lane of a broker that was deleted: what it still holds becomes
@@ -252,7 +252,8 @@ func (l *lane) status() (down time.Time, err error, held int) { //nolint:revive,
 
 // run connects and publishes until ctx ends, or the lane is retired and empty.
 func (l *lane) run(ctx context.Context) {
-	wait := backoff.New(100*time.Millisecond, 10*time.Second)
+	wait := backoff.New(100*time.Millisecond, 2*time.Second)
+	var repeats backoff.Repeats
 	for host := 0; ctx.Err() == nil; {
 		epoch, interrupt := context.WithCancel(ctx)
 		l.mu.Lock()
@@ -268,7 +269,9 @@ func (l *lane) run(ctx context.Context) {
 		err := l.connect(epoch, hosts[host%len(hosts)])
 		if err != nil && epoch.Err() == nil {
 			l.setDown(err)
-			l.log.Warn("no connection to broker, trying again", slog.Any("error", err))
+			if repeats.Worth(err.Error(), time.Now()) {
+				l.log.Warn("no connection to broker, trying again", slog.Any("error", err))
+			}
 			if time.Since(began) > time.Minute {
 				wait.Reset()
 			}

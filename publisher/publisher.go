@@ -25,8 +25,9 @@ type Config struct {
 	// ConnectionName is shown by the broker's management.
 	ConnectionName string
 
-	// Brokers reads the current definitions. Called from one goroutine at a time.
-	Brokers func(context.Context) ([]Broker, error)
+	// Brokers reads the current definitions; if xid is not 0, such that the changes of
+	// that transaction are among them. Called from one goroutine at a time.
+	Brokers func(ctx context.Context, xid uint32) ([]Broker, error)
 	// DeadLetter stores a letter durably before it returns nil; a letter with an
 	// Origin that is stored already replaces it. Called from several goroutines.
 	DeadLetter func(context.Context, DeadLetter) error
@@ -46,23 +47,22 @@ type Publisher struct {
 	log     *slog.Logger
 	metrics Metrics
 
-	kicked chan struct{} // capacity 1: definitions may have changed
+	reading chan struct{} // capacity 1: held while definitions are read
+	ready   chan struct{} // closed when they were read once
 
-	mu      sync.Mutex // guards all below
-	lanes   map[int32]*lane
-	changed chan struct{}  // closed and replaced when definitions are read
-	loaded  bool           // definitions were read once
-	unknown map[int32]bool // asked for and not found in the current definitions
+	mu     sync.Mutex // guards all below
+	lanes  map[int32]*lane
+	loaded bool
+	start  func(*lane) // makes a lane run; set by Run
 }
 
 // New makes a Publisher; Run does the work.
 func New(cfg Config, log *slog.Logger, m Metrics) *Publisher {
 	return &Publisher{
 		cfg: cfg, log: log, metrics: m,
-		kicked:  make(chan struct{}, 1),
+		reading: make(chan struct{}, 1),
+		ready:   make(chan struct{}),
 		lanes:   make(map[int32]*lane),
-		changed: make(chan struct{}),
-		unknown: make(map[int32]bool),
 	}
 }
 
@@ -71,12 +71,15 @@ func New(cfg Config, log *slog.Logger, m Metrics) *Publisher {
 func (p *Publisher) Run(ctx context.Context) error {
 	var lanes sync.WaitGroup
 	defer lanes.Wait()
-	p.keepDefinitions(ctx, func(l *lane) {
+	p.mu.Lock()
+	p.start = func(l *lane) {
 		lanes.Go(func() {
 			l.run(ctx)
 			p.forget(l.id)
 		})
-	})
+	}
+	p.mu.Unlock()
+	p.keepDefinitions(ctx)
 	return nil
 }
 
@@ -88,10 +91,6 @@ func (p *Publisher) forget(id int32) {
 		p.metrics.Brokers.Forget(id)
 	}
 }
-
-// unknownPatience is how long a message waits for the definition of its broker. A
-// transaction reaches us a moment before others can see what it has written.
-const unknownPatience = 3 * time.Second
 
 // Publish takes m over and returns. It blocks while the window of m's broker is
 // full, while a dead letter cannot be stored, and until definitions were read
@@ -110,8 +109,10 @@ func (p *Publisher) Publish(ctx context.Context, m decoder.Message, done func())
 	switch e.Kind {
 	case decoder.KindPing, decoder.KindBrokersChanged:
 		p.metrics.Received.Control.Inc()
-		if e.Kind == decoder.KindBrokersChanged {
-			signal(p.kicked)
+		if e.Kind == decoder.KindBrokersChanged { // holds for all that follows
+			if err := p.read(ctx, m.XID); err != nil {
+				return err
+			}
 		}
 		done()
 		return nil
@@ -127,10 +128,10 @@ func (p *Publisher) Publish(ctx context.Context, m decoder.Message, done func())
 	}
 	for {
 		l, err := p.lane(ctx, e.BrokerID)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if l == nil {
+		case l == nil:
 			return p.bury(ctx, &m, &e, verdict{
 				reason: ReasonUnknownBroker,
 				text:   fmt.Sprintf("amqp.broker has no broker_id %d", e.BrokerID),
@@ -173,31 +174,30 @@ func (p *Publisher) bury(ctx context.Context, m *decoder.Message, e *decoder.Env
 	return nil
 }
 
-// lane returns the lane of a broker, nil if there is no such broker.
+// lane returns the lane of a broker, nil if there is no such broker. Changes are
+// announced in the stream; a definition that came another way (a restored table, a
+// disabled trigger) is looked for once more.
 func (p *Publisher) lane(ctx context.Context, id int32) (*lane, error) {
-	var deadline <-chan time.Time
-	for {
+	for look := 0; ; look++ {
 		p.mu.Lock()
-		l, changed, loaded, unknown := p.lanes[id], p.changed, p.loaded, p.unknown[id]
+		l := p.lanes[id]
 		p.mu.Unlock()
-		if l != nil || unknown {
+		if l != nil || look > 0 {
 			return l, nil
 		}
-		if deadline == nil && loaded {
-			timer := time.NewTimer(unknownPatience)
-			defer timer.Stop()
-			deadline = timer.C
-			signal(p.kicked)
+		if err := p.read(ctx, 0); err != nil {
+			return nil, err
 		}
-		select {
-		case <-changed:
-		case <-deadline:
-			p.mu.Lock()
-			p.unknown[id] = p.lanes[id] == nil
-			p.mu.Unlock()
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
+	}
+}
+
+// read reads the definitions again, after Run has done so once.
+func (p *Publisher) read(ctx context.Context, xid uint32) error {
+	select {
+	case <-p.ready:
+		return p.refresh(ctx, xid)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

@@ -133,19 +133,23 @@ func TestOperationsAreReadFromTheirEnvelopes(t *testing.T) {
 		want flat
 	}{
 		{
-			decoder.KindExchangeDeclare, fields{'x': "ex", 'w': "topic", 'f': "di"},
+			decoder.KindExchangeDeclare,
+			fields{'x': "ex", 'w': "topic", 'f': "di"},
 			flat{text: `declare exchange "ex"`, exchange: "ex", exchangeType: "topic", durable: true, internal: true},
 		},
 		{
-			decoder.KindQueueDeclare, fields{'q': "q", 'f': "pa"},
+			decoder.KindQueueDeclare,
+			fields{'q': "q", 'f': "pa"},
 			flat{text: `declare queue "q"`, queue: "q", passive: true, autoDelete: true},
 		},
 		{
-			decoder.KindQueueBind, fields{'q': "q", 'x': "ex", 'k': "#"},
+			decoder.KindQueueBind,
+			fields{'q': "q", 'x': "ex", 'k': "#"},
 			flat{text: `bind queue "q" to exchange "ex"`, queue: "q", exchange: "ex", key: "#"},
 		},
 		{
-			decoder.KindExchangeBind, fields{'q': "to", 'x': "from", 'k': "#"},
+			decoder.KindExchangeBind,
+			fields{'q': "to", 'x': "from", 'k': "#"},
 			flat{text: `bind exchange "to" to exchange "from"`, queue: "to", exchange: "from", key: "#"},
 		},
 		{decoder.KindDisconnect, fields{}, flat{text: "disconnect"}},

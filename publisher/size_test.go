@@ -2,12 +2,15 @@ package publisher
 
 import (
 	"encoding/binary"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"pgregory.net/rapid"
 
+	"github.com/pgamqp/pgamqp/decoder"
 	"github.com/pgamqp/pgamqp/internal/fakeamqp"
 )
 
@@ -116,4 +119,16 @@ func TestSizeIsThatOfTheFrameOnTheWire(t *testing.T) {
 			r.Fatalf("table of %d, on the wire %d", tableSize(p.Headers), 4+len(got.Properties.Headers))
 		}
 	})
+}
+
+// withHeaders is the content of a message whose header frame has n bytes, by our
+// own count.
+func withHeaders(tb testing.TB, n int) []byte {
+	tb.Helper()
+	content := func(filler int) []byte {
+		return envelope(decoder.KindPublish, 1, fields{'x': "x", 'h': fmt.Sprintf(`{"k": %q}`, strings.Repeat("h", filler))}, "")
+	}
+	r := mustRoute(tb, 0, content(0), Headers{})
+	base := headerFrameSize(&r.properties)
+	return content(n - base)
 }

@@ -112,7 +112,8 @@ func (s *Session) Run(ctx context.Context, to Sink) error {
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(s.cfg.ShutdownTimeout, cancel) })()
 
-	failed := backoff.New(100*time.Millisecond, 10*time.Second)
+	failed := backoff.New(100*time.Millisecond, 2*time.Second)
+	var repeats backoff.Repeats
 	busy := backoff.New(300*time.Millisecond, 700*time.Millisecond)
 	for {
 		s.tick()
@@ -142,7 +143,9 @@ func (s *Session) Run(ctx context.Context, to Sink) error {
 			s.enter(metrics.StateStandby, err)
 		} else {
 			s.enter(metrics.StateConnecting, err)
-			s.log.Warn("stream ended, trying again", slog.Any("error", err))
+			if repeats.Worth(err.Error(), time.Now()) {
+				s.log.Warn("stream ended, trying again", slog.Any("error", err))
+			}
 		}
 		if wait.Wait(ctx) != nil {
 			return nil

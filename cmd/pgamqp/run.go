@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -48,9 +49,9 @@ func runDaemon(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 
 	server := newHTTPServer(d.registry, d.live, d.ready, log)
 	group.Go(func() error { return server.Run(background, listener) })
-	group.Go(func() error { return d.publisher.Run(background) })
 	err = d.preflight(ctx)
 	if err == nil {
+		group.Go(func() error { return d.publisher.Run(background) })
 		group.Go(func() error { return d.watchSlot(background) })
 		group.Go(func() error { return d.sendHeartbeats(background) })
 		err = d.session.Run(ctx, d.publisher)
@@ -66,6 +67,10 @@ func withExitCode(err error) error {
 		if slot.Lost {
 			return exitWith(exitSlotLost, err)
 		}
+		return exitWith(exitPrecondition, err)
+	}
+	// The session ends by itself only for what trying again does not cure.
+	if _, refused := errors.AsType[*pgconn.PgError](err); refused {
 		return exitWith(exitPrecondition, err)
 	}
 	return err

@@ -80,3 +80,21 @@ func Brokers(ctx context.Context, conn *pgx.Conn) ([]Broker, error) {
 	}
 	return brokers, nil
 }
+
+// visibleQuery completes the 32 bits of a transaction id that the stream carries: those
+// of the ids in use lie within 2^31 of the next one.
+const visibleQuery = `
+select pg_catalog.pg_visible_in_snapshot((next - case when behind < 2147483648 then behind else behind - 4294967296 end)::text::xid8, snapshot)
+  from (select pg_catalog.pg_current_snapshot() as snapshot) s,
+       lateral (select pg_catalog.pg_snapshot_xmax(snapshot)::text::bigint as next) n,
+       lateral (select (next - $1::bigint) & 4294967295 as behind) b`
+
+// Visible reports whether what a transaction has written can be seen. The replication
+// stream may bring its messages a moment before that.
+func Visible(ctx context.Context, conn *pgx.Conn, xid uint32) (bool, error) {
+	var visible bool
+	if err := conn.QueryRow(ctx, visibleQuery, int64(xid)).Scan(&visible); err != nil {
+		return false, fmt.Errorf("look for transaction %d: %w", xid, err)
+	}
+	return visible, nil
+}

@@ -29,6 +29,13 @@ func Install(ctx context.Context, conn *pgx.Conn, o InstallOptions) (InstallRepo
 		return report, err
 	}
 	before, err := installedBefore(ctx, conn)
+	if hasCode(err, codeInsufficientPrivilege) {
+		var found problems
+		s.check(&found)
+		found.add(fmt.Sprintf("schema amqp is there, and role %q may not look into it", s.role),
+			"install as its owner or as a superuser")
+		return report, found.err("install")
+	}
 	if err != nil {
 		return report, err
 	}
@@ -39,6 +46,11 @@ func Install(ctx context.Context, conn *pgx.Conn, o InstallOptions) (InstallRepo
 		return report, err
 	}
 
+	// Before anything is written: a slot that meets a row change from a time without its
+	// publication is stuck, up to version 17 for good.
+	if err := installPublication(ctx, conn, publication, &report); err != nil {
+		return report, err
+	}
 	if err := installSchema(ctx, conn, slot, publication); err != nil {
 		return report, err
 	}
@@ -51,9 +63,6 @@ func Install(ctx context.Context, conn *pgx.Conn, o InstallOptions) (InstallRepo
 		report.done("schema amqp: upgraded from version %d to %d", before.Version, sql.Version)
 	}
 
-	if err := installPublication(ctx, conn, publication, &report); err != nil {
-		return report, err
-	}
 	if err := installSlot(ctx, conn, s, slot, slotExists, &report); err != nil {
 		return report, err
 	}

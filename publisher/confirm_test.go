@@ -1,0 +1,288 @@
+package publisher
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	amqp "github.com/rabbitmq/amqp091-go"
+	"pgregory.net/rapid"
+
+	"github.com/pgamqp/pgamqp/decoder"
+	"github.com/pgamqp/pgamqp/internal/fakeamqp"
+)
+
+func TestMessagesAreDoneWhenTheBrokerConfirmsThem(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.warm("x")
+	first := w.to("x", "a", "b", "c")
+	ps := w.arrivals("a", "b", "c")
+	for i := range ps {
+		if w.isDone(first + i) {
+			t.Errorf("%d is done without a confirm", i)
+		}
+	}
+	ps[1].Ack() // out of order: counted, but it is the first's turn
+	ps[0].Ack()
+	w.awaitDone(first, first+1)
+	if w.isDone(first + 2) {
+		t.Error("c is done without a confirm")
+	}
+	ps[2].Ack()
+	w.awaitAll()
+	w.noLetters()
+	if n := w.counted("pgamqp_confirmed_messages_total", "x"); n != 4 {
+		t.Errorf("%v confirms counted", n)
+	}
+}
+
+func TestConfirmsOfManyAtOnceAndInAnyOrder(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.warm("x")
+	texts := list("m", 12)
+	first := w.to("x", texts...)
+	ps := w.arrivals(texts...)
+	ps[11].Ack()
+	ps[3].AckMultiple() // 0 to 3
+	w.awaitDone(first, first+1, first+2, first+3)
+	for _, i := range []int{9, 5, 7, 10} {
+		ps[i].Ack()
+	}
+	if w.isDone(first + 8) {
+		t.Error("8 is done without a confirm")
+	}
+	ps[8].AckMultiple()
+	w.awaitAll()
+	w.noLetters()
+}
+
+func TestMessageCarriesWhatTheEnvelopeSays(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{Handler: fakeamqp.AckAll}, func(c *Config) { c.Headers = Headers{LSN: true} })
+	n := w.publish(envelope(decoder.KindPublish, 1, fields{'x': "ex", 'k': "key", 'm': "1", 't': "text/plain", 'p': "3"}, "body"))
+	p := w.arrival()
+	got := p.Properties
+	if p.Exchange != "ex" || p.Key != "key" || string(p.Body) != "body" || !p.Mandatory || got.DeliveryMode != 1 ||
+		got.ContentType != "text/plain" || got.Priority != 3 || got.MessageID != numbered(n) {
+		t.Errorf("got %v: %+v", p, got)
+	}
+	if want := "\x08x-pg-lsnS\x00\x00\x00\x06" + message(n, nil).LSN.String(); string(got.Headers) != want {
+		t.Errorf("headers %q, want %q", got.Headers, want)
+	}
+	w.awaitDone(n)
+}
+
+// A broker acks what no queue takes, too. The return comes first.
+func TestReturnedMessageIsNotDelivered(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.warm("x")
+	first := w.to("x", "a", "nowhere", "c")
+	ps := w.arrivals("a", "nowhere", "c")
+	ps[1].Return(312, "NO_ROUTE")
+	ps[2].AckMultiple()
+	w.awaitAll()
+	dead := w.dead()
+	if len(dead) != 1 {
+		t.Fatalf("dead letters: %v", dead)
+	}
+	d := dead[0]
+	if d.Reason != ReasonUnroutable || d.ReplyCode != 312 || d.ReplyText != "NO_ROUTE" || d.Origin != numbered(first+1) ||
+		d.MessageID != d.Origin || d.Envelope.RoutingKey != "nowhere" || string(d.Body) != "nowhere" {
+		t.Errorf("dead letter %+v", d)
+	}
+	again := parsed(t, slices.Concat(d.Head, d.Body))
+	if again.Origin != d.Origin || again.Exchange != "x" || string(again.Body) != "nowhere" {
+		t.Errorf("head and body are %+v", again)
+	}
+	if n := w.counted("pgamqp_returned_messages_total", "x", "312"); n != 1 {
+		t.Errorf("%v returns counted", n)
+	}
+	if n := w.counted("pgamqp_confirmed_messages_total", "x"); n != 3 {
+		t.Errorf("%v confirms counted", n)
+	}
+}
+
+func TestEveryMessageOfManyMayComeBack(t *testing.T) {
+	t.Parallel()
+	unroutable := func(p *fakeamqp.Publish) fakeamqp.Verdict {
+		if p.Key[0] == 'u' {
+			return fakeamqp.Unroutable
+		}
+		return fakeamqp.Ack
+	}
+	w := newWorld(t, fakeamqp.Config{Handler: unroutable}, func(c *Config) { c.WindowMessages = 10 })
+	var want []string
+	for _, text := range list("u", 100) {
+		n := w.to("x", text)
+		want = append(want, numbered(n))
+		w.to("x", "good")
+	}
+	w.awaitAll()
+	var got []string
+	for _, d := range w.dead() {
+		got = append(got, d.Origin)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("dead letters %v\nwant         %v", got, want)
+	}
+}
+
+// Messages with the same id and body are different ones if their headers differ:
+// an exchange may route by headers.
+func TestReturnOfOneOfTwoAlikeBelongsToTheRightOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.warm("x")
+	alike := func(headers string) []byte {
+		return envelope(decoder.KindPublish, 1, fields{'x': "x", 'i': "order-1", 'h': headers}, "body")
+	}
+	first := w.publish(alike(`{"to": "here", "n": 1}`), alike(`{"to": "nowhere", "n": [1, {"$timestamp": 1}]}`))
+	ps := w.arrivals("body", "body")
+	ps[1].Return(312, "NO_ROUTE")
+	ps[1].AckMultiple()
+	w.awaitAll()
+	dead := w.dead()
+	if len(dead) != 1 || dead[0].Origin != numbered(first+1) {
+		t.Errorf("%d dead letters, the first of %s, want one of %s", len(dead), dead[0].Origin, numbered(first+1))
+	}
+}
+
+// A broker may change headers on the way: BCC is taken out, interceptors add some.
+func TestReturnWithChangedHeadersIsStillRecognized(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.warm("x")
+	n := w.publish(envelope(decoder.KindPublish, 1, fields{'x': "x", 'h': `{"BCC": ["a"], "n": 1}`}, "body"))
+	p := w.arrival()
+	p.Raw = []byte{0x20, 0x80, 0, 0, 0, 0} // an empty table, and the message id
+	p.Raw = append(append(p.Raw, byte(len(numbered(n)))), numbered(n)...)
+	p.Return(312, "NO_ROUTE")
+	p.Ack()
+	w.awaitDone(n)
+	if dead := w.dead(); len(dead) != 1 || dead[0].Reason != ReasonUnroutable {
+		t.Errorf("dead letters %+v", dead)
+	}
+}
+
+func TestHeadersAreTheSameBehindTheWire(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		sent := tables(3).Draw(r, "headers")
+		if !sameHeaders(sent, overTheWire(sent).(amqp.Table)) {
+			r.Fatalf("not the same: %v", sent)
+		}
+		other := tables(3).Draw(r, "other headers")
+		want := cmp.Equal(sent, other, cmpopts.EquateEmpty())
+		if got := sameHeaders(sent, overTheWire(other).(amqp.Table)); got != want {
+			r.Fatalf("%v and %v: %t", sent, other, got)
+		}
+	})
+}
+
+// overTheWire is what the library reads where it wrote a value.
+func overTheWire(value any) any {
+	switch v := value.(type) {
+	case time.Time:
+		return time.Unix(v.Unix(), 0)
+	case []byte:
+		return append([]byte{}, v...)
+	case []any:
+		out := []any{}
+		for _, e := range v {
+			out = append(out, overTheWire(e))
+		}
+		return out
+	case amqp.Table:
+		out := amqp.Table{}
+		for key, e := range v {
+			out[key] = overTheWire(e)
+		}
+		return out
+	}
+	return value
+}
+
+func TestMessageThatNeedNotBeRoutedIsDone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{Handler: func(*fakeamqp.Publish) fakeamqp.Verdict { return fakeamqp.Unroutable }}, nil)
+	w.awaitDone(w.publish(envelope(decoder.KindPublish, 1, fields{'x': "x", 'f': "u"}, "")))
+	if p := w.arrival(); p.Mandatory {
+		t.Errorf("mandatory: %v", p)
+	}
+	w.noLetters()
+}
+
+// What has no dead letter yet is not done, however long the table refuses it.
+func TestDeadLetterIsStoredBeforeConfirmation(t *testing.T) {
+	t.Parallel()
+	junk := append([]byte{1}, "junk"...)
+	for name, c := range map[string]struct {
+		content []byte
+		reason  Reason
+	}{
+		"unroutable":  {publication("x", "nowhere"), ReasonUnroutable},
+		"not found":   {publication("missing", "a"), ReasonNotFound},
+		"undecodable": {junk, ReasonUndecodable},
+		"invalid":     {envelope(decoder.KindPublish, 1, fields{'m': "7"}, ""), ReasonInvalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, fakeamqp.Config{
+				Exchanges: []string{"x"},
+				Handler:   func(*fakeamqp.Publish) fakeamqp.Verdict { return fakeamqp.Unroutable },
+			}, nil)
+			w.full = 2
+			n := w.publish(c.content) // deadLetter looks that it is not done before
+			w.awaitDone(n)
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.refused != 2 || len(w.letters) != 1 || w.letters[0].Reason != c.reason {
+				t.Errorf("refused %d times, letters %+v", w.refused, w.letters)
+			}
+		})
+	}
+}
+
+func TestMessagesThatAreNotForABrokerAreDoneAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.define(false) // no broker at all
+	foreign := message(0, []byte("whatever"))
+	foreign.Prefix = "amqp2"
+	if err := w.publisher.Publish(t.Context(), foreign, w.done(w.next())); err != nil {
+		t.Error(err)
+	}
+	w.publish(
+		envelope(decoder.KindPing, 0, nil, ""), envelope(decoder.KindHeartbeat, 0, nil, "nonce"),
+		envelope(decoder.KindBrokersChanged, 0, nil, ""),
+	)
+	for n := range 4 {
+		if !w.isDone(n) {
+			t.Errorf("message %d is not done", n)
+		}
+	}
+	for label, want := range map[string]float64{"foreign": 1, "control": 2, "heartbeat": 1} {
+		if got := w.counted("pgamqp_received_messages_total", label); got != want {
+			t.Errorf("%s: %v, want %v", label, got, want)
+		}
+	}
+}
+
+func TestUndecodableContentIsKeptAsItIs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	junk := []byte("\x02 a version of the future")
+	n := w.publish(junk)
+	w.awaitDone(n)
+	d := w.dead()[0]
+	if d.Reason != ReasonUndecodable || len(d.Head) != 0 || string(d.Body) != string(junk) || d.Origin != numbered(n) || d.MessageID != d.Origin {
+		t.Errorf("dead letter %+v", d)
+	}
+	if got := w.counted("pgamqp_dead_lettered_messages_total", "undecodable", "unknown"); got != 1 {
+		t.Errorf("%v counted", got)
+	}
+}

@@ -1,0 +1,101 @@
+package publisher
+
+import (
+	"testing"
+	"time"
+
+	"github.com/pgamqp/pgamqp/internal/fakeamqp"
+)
+
+func TestNackedMessagesAreSentAgainInOrderAndAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.warm("x")
+	texts := list("m", 6)
+	first := w.to("x", texts...)
+	ps := w.arrivals(texts...)
+	ps[1].Nack()
+	ps[3].Nack()
+	ps[5].AckMultiple() // everything else
+	w.awaitDone(first, first+2, first+4, first+5)
+	again := w.arrivals("m1")
+	w.nothingArrived() // the next one waits for this one's verdict
+	if w.isDone(first+1) || w.isDone(first+3) {
+		t.Error("a nacked message is done")
+	}
+	again[0].Ack()
+	w.arrivals("m3")[0].Ack()
+	w.awaitAll()
+	w.noLetters()
+	if n := w.counted("pgamqp_publish_retries_total", "nacked"); n != 2 {
+		t.Errorf("%v retries counted", n)
+	}
+	if n := w.counted("pgamqp_nacked_messages_total", "x"); n != 2 {
+		t.Errorf("%v nacks counted", n)
+	}
+}
+
+// NotifyPublish of the library would tell an ack here.
+func TestNackOvertakenByAnAckOfManyIsNotDelivered(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.warm("x")
+	first := w.to("x", "a", "full", "c")
+	ps := w.arrivals("a", "full", "c")
+	ps[1].Nack()
+	ps[2].AckMultiple()
+	w.awaitDone(first, first+2)
+	p := w.arrivals("full")[0]
+	if w.isDone(first + 1) {
+		t.Error("done though the broker refused it")
+	}
+	p.Ack()
+	w.awaitAll()
+	w.noLetters()
+}
+
+func TestMessageNackedForTooLongBecomesADeadLetter(t *testing.T) {
+	t.Parallel()
+	attempts := 0
+	w := newWorld(t, fakeamqp.Config{Handler: func(p *fakeamqp.Publish) fakeamqp.Verdict {
+		if p.Key == "full" {
+			attempts++
+			return fakeamqp.Nack
+		}
+		return fakeamqp.Ack
+	}}, func(c *Config) { c.NackRetry = 200 * time.Millisecond })
+	began := time.Now()
+	w.to("x", "a", "full", "c")
+	w.awaitAll()
+	dead := w.dead()
+	if len(dead) != 1 || dead[0].Reason != ReasonNacked || dead[0].Envelope.RoutingKey != "full" || dead[0].ReplyCode != 0 {
+		t.Errorf("dead letters %+v", dead)
+	}
+	if took := time.Since(began); took < 200*time.Millisecond {
+		t.Errorf("given up after %s", took)
+	}
+	w.stop()
+	<-w.ended
+	w.DropAll()
+	if attempts < 2 {
+		t.Errorf("%d attempts", attempts)
+	}
+}
+
+// What is in flight gets its verdict before the nacked one is sent again.
+func TestVerdictsOfOthersAreAwaitedBehindANack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.warm("x")
+	first := w.to("x", "full", "b", "c")
+	ps := w.arrivals("full", "b", "c")
+	ps[0].Nack()
+	until(t, "the nack to be seen", func() bool { return w.counted("pgamqp_nacked_messages_total", "x") == 1 })
+	late := w.to("x", "d")
+	ps[2].AckMultiple()
+	w.awaitDone(first+1, first+2)
+	w.arrivals("full")[0].Ack()
+	w.arrivals("d")[0].Ack()
+	w.awaitDone(first, late)
+	w.noLetters()
+}
