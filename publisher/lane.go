@@ -124,7 +124,11 @@ func (l *lane) measure() {
 func (l *lane) take() *entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.window.take()
+	e := l.window.take()
+	if e != nil {
+		l.measure()
+	}
+	return e
 }
 
 // pending returns the number of entries in flight.

@@ -126,7 +126,7 @@ func TestSizeIsThatOfTheFrameOnTheWire(t *testing.T) {
 func withHeaders(tb testing.TB, n int) []byte {
 	tb.Helper()
 	content := func(filler int) []byte {
-		return envelope(decoder.KindPublish, 1, fields{'x': "x", 'h': fmt.Sprintf(`{"k": %q}`, strings.Repeat("h", filler))}, "")
+		return envelope(decoder.KindPublish, 1, fields{'x': "x", 'p': "1", 's': "1", 'h': fmt.Sprintf(`{"k": %q}`, strings.Repeat("h", filler))}, "")
 	}
 	r := mustRoute(tb, 0, content(0), Headers{})
 	base := headerFrameSize(&r.properties)

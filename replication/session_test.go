@@ -174,6 +174,33 @@ func TestConfirmedUnitsThatComeAgainAreDropped(t *testing.T) {
 	}
 }
 
+// The server learns again that it need not keep them, without waiting for others.
+func TestDroppedUnitsAreReportedAgain(t *testing.T) {
+	w := newWorld(t)
+	sink := newSink()
+	w.run(w.config(), sink)
+	st := w.stream()
+	l := fakewal.NewLog(start)
+	for range 2 {
+		tx := l.Begin()
+		tx.Emit("amqp", []byte("in a transaction"))
+		tx.Commit()
+	}
+	last := emit(l, "lone")
+	send(st, l.From(0)...)
+	for range 3 {
+		sink.next(t).done()
+	}
+	st.AwaitFlush(t, last.End)
+	for n, u := range l.From(0) { // as many of them as the server likes
+		st.Conn.Drop()
+		st = w.stream()
+		send(st, l.From(0)[:n+1]...)
+		st.AwaitFlush(t, u.End)
+	}
+	sink.nothing(t)
+}
+
 func TestUnitsOfAnotherHistoryAreNotDropped(t *testing.T) {
 	for name, change := range map[string]func(*world){
 		"another system": func(w *world) {

@@ -1,0 +1,3 @@
+package publisher
+
+// Being written here: operations, disconnect.
