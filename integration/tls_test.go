@@ -74,7 +74,7 @@ func selfSigned(t *testing.T) (certificate, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder, err := os.MkdirTemp("", "pgamqp-tls-") // t.TempDir is closed to other users
+	folder, err := os.MkdirTemp("", "pgamqp-tls-") //nolint:usetesting // t.TempDir is closed to other users
 	if err != nil {
 		t.Fatal(err)
 	}

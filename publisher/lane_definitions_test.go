@@ -126,7 +126,7 @@ func TestWhatADeletedBrokerHoldsBecomesDeadLetters(t *testing.T) {
 				err := w.publisher.Publish(t.Context(), message(n, publication("x", "e")), w.done(n))
 				waiting <- errors.Join(err, w.publisher.Publish(t.Context(), message(m, publication("x", "f")), w.done(m)))
 			}()
-			until(t, "a full window", func() bool { return w.counted("pgamqp_buffer_backpressure_seconds_total", "1", "window") > 0 })
+			until(t, "a full window", func() bool { return w.counted("pgamqp_backpressure_seconds_total", "1", "window") > 0 })
 			w.define(false)
 			if err := w.publisher.refresh(t.Context(), 0); err != nil { // as every now and then
 				t.Fatal(err)

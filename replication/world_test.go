@@ -138,7 +138,7 @@ func (w *world) run(cfg Config, to Sink) *running {
 		cancel()
 		w.Admit(fakewal.Refuse)
 		w.DropAll() // a test that has failed may leave anything behind
-		<-r.ended
+		<-r.ended   //nolint:errcheck // the test has looked at it, or has failed
 	})
 	return r
 }

@@ -1,0 +1,161 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgamqp/pgamqp/internal/fakeamqp"
+)
+
+// drained starts a Drain, and gives its error.
+func (w *world) drained(ctx context.Context) <-chan error {
+	ended := make(chan error, 1)
+	go func() { ended <- w.publisher.Drain(ctx) }()
+	return ended
+}
+
+func TestDrainWaitsUntilAllHaveTheirVerdict(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	if err := w.publisher.Drain(t.Context()); err != nil {
+		t.Errorf("with nothing to wait for: %v", err)
+	}
+	w.warm("x")
+	first := w.to("x", "a", "b")
+	ps := w.arrivals("a", "b")
+	ended := w.drained(t.Context())
+	ps[0].Ack()
+	w.awaitDone(first)
+	select {
+	case err := <-ended:
+		t.Fatalf("did not wait for b: %v", err)
+	default:
+	}
+	ps[1].Return(312, "NO_ROUTE")
+	ps[1].Ack()
+	if err := receive(t, "drain", ended); err != nil {
+		t.Error(err)
+	}
+	if !w.isDone(first + 1) {
+		t.Error("drained before b was done")
+	}
+}
+
+// gaveUp checks what must hold when a Drain has given up: nothing of what was held
+// is ever done, nothing of it is sent again, and what follows is.
+func (w *world) gaveUp(forgotten ...int) {
+	w.t.Helper()
+	if s := w.status(); s.Held != 0 {
+		w.t.Errorf("%d messages are still held", s.Held)
+	}
+	w.Admit(fakeamqp.Serve)
+	next := w.to("x", "next")
+	w.arrivals("next")[0].Ack()
+	w.awaitDone(next)
+	for _, n := range forgotten {
+		if w.isDone(n) {
+			w.t.Errorf("message %d is done, and was forgotten", n)
+		}
+	}
+}
+
+func TestDrainGivesUpOnABrokerThatIsAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.warm("x")
+	first := w.to("x", "a", "b")
+	w.arrivals("a", "b")
+	w.Admit(fakeamqp.Refuse)
+	w.DropAll()
+	began := time.Now()
+	err := receive(t, "drain", w.drained(t.Context()))
+	if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "broker 1 is not available") || took > patience+2*time.Second {
+		t.Errorf("after %s: %v", took, err)
+	}
+	w.gaveUp(first, first+1)
+}
+
+func TestDrainGivesUpDuringAnAlarm(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	conn := w.connected()
+	w.warm("x")
+	conn.Block("disk")
+	until(t, "the alarm to be seen", func() bool { return !w.status().Down.IsZero() })
+	n := w.to("x", "a")
+	if err := receive(t, "drain", w.drained(t.Context())); err == nil || !strings.Contains(err.Error(), "disk") {
+		t.Errorf("got %v", err)
+	}
+	w.gaveUp(n)
+}
+
+func TestDrainEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.warm("x")
+	first := w.to("x", "a", "b")
+	ps := w.arrivals("a", "b") // connected, and never confirmed
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, errTableFull{})
+	defer cancel()
+	if err := receive(t, "drain", w.drained(ctx)); !errors.Is(err, errTableFull{}) {
+		t.Errorf("got %v", err)
+	}
+	ps[1].AckMultiple() // too late
+	w.gaveUp(first, first+1)
+}
+
+func TestDrainOfOneBrokerDoesNotSufferFromAnother(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	other := fakeamqp.Start(t, fakeamqp.Config{})
+	other.Admit(fakeamqp.Refuse)
+	w.define(true, brokerAt(1, w.Server), brokerAt(2, other))
+	w.warm("x")
+	lost := w.publish(publicationFor(2, "x", "lost"))
+	n := w.to("x", "a")
+	ended := w.drained(t.Context())
+	until(t, "the other broker to be given up", func() bool {
+		for _, s := range w.publisher.Status() {
+			if s.Broker == 2 {
+				return s.Held == 0
+			}
+		}
+		return false
+	})
+	w.arrivals("a")[0].Ack()
+	err := receive(t, "drain", ended)
+	if err == nil || !strings.Contains(err.Error(), "broker 2") || strings.Contains(err.Error(), "broker 1") {
+		t.Errorf("got %v", err)
+	}
+	w.awaitDone(n)
+	if w.isDone(lost) {
+		t.Error("done without a broker")
+	}
+}
+
+// A dead letter that cannot be stored holds up a stop no longer than its context.
+func TestDrainGivesUpOnADeadLetterThatCannotBeStored(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.warm("x")
+	w.mu.Lock()
+	w.full = 1 << 30
+	w.mu.Unlock()
+	n := w.to("x", "nowhere")
+	p := w.arrivals("nowhere")[0]
+	p.Return(312, "NO_ROUTE")
+	p.Ack()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := receive(t, "drain", w.drained(ctx)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	w.mu.Lock()
+	w.full = 0
+	w.mu.Unlock()
+	w.gaveUp(n)
+	w.noLetters()
+}
