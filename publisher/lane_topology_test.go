@@ -186,16 +186,3 @@ func TestDisconnectReconnectsAndLosesNothing(t *testing.T) {
 		t.Errorf("%v sent again", n)
 	}
 }
-
-func TestOperationsAreNotOverrunByAnAlarm(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	conn := w.connected()
-	w.warm("x")
-	conn.Block("disk")
-	until(t, "the alarm to be seen", func() bool { return !w.status().Down.IsZero() })
-	n := w.publish(declaration("new"))
-	conn.Unblock()
-	w.operated()
-	w.awaitDone(n)
-}

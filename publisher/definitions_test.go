@@ -1,0 +1,58 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pgamqp/pgamqp/metrics"
+)
+
+// Without a broker there is no connection, so all of it can live in a bubble.
+func TestDefinitionsAreReadEveryNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var reads []time.Duration
+		p := New(Config{Brokers: func(context.Context, uint32) ([]Broker, error) {
+			reads = append(reads, time.Since(began))
+			if len(reads) == 2 {
+				return nil, errTableFull{}
+			}
+			return []Broker{{ID: 1}}, nil // without a host: no broker
+		}}, quiet(), Metrics{Brokers: metrics.NewPublisher(prometheus.NewRegistry())})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- p.Run(ctx) }()
+		<-time.After(40 * time.Second)
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		for i := range reads {
+			reads[i] = reads[i].Round(time.Second)
+		}
+		want := []time.Duration{0, 15 * time.Second, 15 * time.Second, 30 * time.Second}
+		if !slices.Equal(reads, want) || len(p.Status()) != 0 {
+			t.Errorf("read at %v, want %v; status %v", reads, want, p.Status())
+		}
+	})
+}
+
+func TestPublishBeforeRunWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewRegistry()
+		p := New(Config{Brokers: func(context.Context, uint32) ([]Broker, error) { return nil, nil }}, quiet(),
+			Metrics{Brokers: metrics.NewPublisher(reg), Received: metrics.NewReplication(reg, "s").Received})
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errTableFull{})
+		defer cancel()
+		err := p.Publish(ctx, message(0, publication("x", "a")), func() { t.Error("done") })
+		if !errors.Is(err, errTableFull{}) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
