@@ -14,6 +14,9 @@ COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 POSTGRES ?= 15 14 16 17 18
 # Which integration tests: a regular expression, as for `go test -run`.
 RUN ?= .
+# Which of them are about RabbitMQ, the configuration or all versions anyhow: they run with the
+# first version only. `make integration ONCE=-` runs everything with every version.
+ONCE ?= Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Exchange|QueueThat|Metrics|Prometheus|Mistakes|Readme|TLS|Network|ServerSendsAgain|EveryVersion|NotReady|Compare|RedeliverAll|CannotReach|NotThereYet
 FUZZ_SECONDS ?= 60
 DEMO_ARGS ?=
 
@@ -63,9 +66,10 @@ unit: setup ## the tests of every package but integration
 
 .PHONY: integration
 integration: setup ## the real program between real servers, on every PostgreSQL version
-	for version in $(POSTGRES); do \
+	skip=-; for version in $(POSTGRES); do \
 		echo "integration on PostgreSQL $$version"; \
-		PGAMQP_TEST_POSTGRES=$$version $(GO) test -race -shuffle=on -count=1 -timeout 15m -run '$(RUN)' ./integration; \
+		PGAMQP_TEST_POSTGRES=$$version $(GO) test -race -shuffle=on -count=1 -timeout 15m -run '$(RUN)' -skip "$$skip" ./integration; \
+		skip='$(ONCE)'; \
 	done
 
 .PHONY: fuzz
