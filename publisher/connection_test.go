@@ -46,6 +46,13 @@ func TestWhatWasInFlightIsSentAgainOnANewConnection(t *testing.T) {
 			w.awaitAll()
 			w.noLetters()
 			w.nothingArrived()
+			// The library resolves what was in flight as if it were nacked.
+			if n := w.counted("pgamqp_nacked_messages_total", "x"); n != 0 {
+				t.Errorf("%v nacks counted", n)
+			}
+			if n := w.counted("pgamqp_publish_retries_total", "connection_lost"); n != 3 {
+				t.Errorf("%v retries counted", n)
+			}
 		})
 	}
 }

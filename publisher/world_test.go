@@ -5,7 +5,6 @@ import (
 	"net"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -307,15 +306,6 @@ func list(prefix string, n int) []string {
 		out[i] = prefix + strconv.Itoa(i)
 	}
 	return out
-}
-
-// bodies returns what was published, in one line.
-func bodies(ps []*fakeamqp.Publish) string {
-	var out []string
-	for _, p := range ps {
-		out = append(out, string(p.Body))
-	}
-	return strings.Join(out, " ")
 }
 
 // eventually is how soon something happens that has no reason to wait.

@@ -107,7 +107,11 @@ func (s *Session) Stuck() time.Duration { return time.Since(time.Unix(0, s.ticke
 // ShutdownTimeout, and returns nil. It returns an error only if trying again cannot
 // help, as Retryable says.
 func (s *Session) Run(ctx context.Context, to Sink) error {
-	defer s.enter(metrics.StateStopped, nil)
+	defer func() {
+		if s.Status().State != metrics.StateSlotLost { // which says more, and stays
+			s.enter(metrics.StateStopped, nil)
+		}
+	}()
 	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(s.cfg.ShutdownTimeout, cancel) })()

@@ -14,6 +14,7 @@ import (
 )
 
 func TestSessionWaitsForASlotInUse(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.change(func(w *world) {
 		w.answers["START_REPLICATION"] = &fakewal.Answer{
@@ -40,6 +41,7 @@ func TestSessionWaitsForASlotInUse(t *testing.T) {
 }
 
 func TestServerThatIsAwayIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.Admit(fakewal.Refuse)
 	r := w.run(w.config(), confirmAll())
@@ -59,6 +61,7 @@ func TestServerThatIsAwayIsTriedAgain(t *testing.T) {
 }
 
 func TestRefusedLoginEndsTheSessionWithAWayOut(t *testing.T) {
+	t.Parallel()
 	s := fakewal.Start(t, fakewal.Config{Startup: func(*fakewal.Conn) *fakewal.Error {
 		return fakewal.Fatal("42501", "must be superuser or replication role to start walsender")
 	}})
@@ -69,6 +72,7 @@ func TestRefusedLoginEndsTheSessionWithAWayOut(t *testing.T) {
 }
 
 func TestWaitConfirmedReturnsOnceThePositionIsReported(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	sink := newSink()
 	r := w.run(w.config(), sink)
@@ -98,6 +102,7 @@ func TestWaitConfirmedReturnsOnceThePositionIsReported(t *testing.T) {
 }
 
 func TestSessionAtWorkIsNotStuck(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	r := w.run(w.config(), confirmAll())
 	st := w.stream()
@@ -158,6 +163,7 @@ func reconnected(t *testing.T, change func(*world)) (r *running, sink *fakeSink,
 }
 
 func TestConfirmedUnitsThatComeAgainAreDropped(t *testing.T) {
+	t.Parallel()
 	r, sink, l, st := reconnected(t, func(*world) {})
 	if got := string(sink.next(t).Content); got != "new" {
 		t.Errorf("got %q", got)
@@ -176,6 +182,7 @@ func TestConfirmedUnitsThatComeAgainAreDropped(t *testing.T) {
 
 // The server learns again that it need not keep them, without waiting for others.
 func TestDroppedUnitsAreReportedAgain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	sink := newSink()
 	w.run(w.config(), sink)
@@ -202,6 +209,7 @@ func TestDroppedUnitsAreReportedAgain(t *testing.T) {
 }
 
 func TestUnitsOfAnotherHistoryAreNotDropped(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(*world){
 		"another system": func(w *world) {
 			w.SetSystem(fakewal.System{ID: "72", Timeline: 1, Position: 0x2000000})
@@ -215,6 +223,7 @@ func TestUnitsOfAnotherHistoryAreNotDropped(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			_, sink, l, st := reconnected(t, change)
 			for _, want := range []string{"lone", "one", "two", "new"} {
 				if got := string(sink.next(t).Content); got != want {
@@ -229,6 +238,7 @@ func TestUnitsOfAnotherHistoryAreNotDropped(t *testing.T) {
 // Once a server has been seen to have lost WAL, what it writes later at the lost
 // positions is new, also after another reconnect.
 func TestLostWALIsForgottenForGood(t *testing.T) {
+	t.Parallel()
 	for name, fail := range map[string]func(*world){
 		"streamed since": func(*world) {},
 		"could not start since": func(w *world) {
@@ -236,6 +246,7 @@ func TestLostWALIsForgottenForGood(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			sink := confirmAll()
 			r := w.run(w.config(), sink)

@@ -6,11 +6,13 @@ import (
 	"testing"
 
 	"github.com/pgamqp/pgamqp/internal/fakewal"
+	"github.com/pgamqp/pgamqp/metrics"
 )
 
 // Each of these would lose messages or wedge the slot if it were streamed, or give
 // an error of the server that misleads.
 func TestSlotThatMustNotBeStreamedIsRefused(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		change  func(*world)
 		problem string
@@ -30,6 +32,7 @@ func TestSlotThatMustNotBeStreamedIsRefused(t *testing.T) {
 		"without its publication": {func(w *world) { w.publication = false }, `needs publication "pub", which does not exist`, "pgamqp install", false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			w.change(c.change)
 			r := w.run(w.config(), confirmAll())
@@ -50,7 +53,25 @@ func TestSlotThatMustNotBeStreamedIsRefused(t *testing.T) {
 	}
 }
 
+// The server ends the stream with a code that usually means: try again.
+func TestSlotThatIsLostWhileStreamingEndsTheSession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.run(w.config(), confirmAll())
+	st := w.stream()
+	w.change(func(w *world) { w.slot.walStatus = "lost" })
+	st.Fail(fakewal.Fatal("57P01", "terminating connection due to administrator command"))
+	var slot *SlotError
+	if err := r.end(); !errors.As(err, &slot) || !slot.Lost {
+		t.Errorf("ended with %v", err)
+	}
+	if s := r.Status(); s.State != metrics.StateSlotLost || !errors.As(s.Err, &slot) {
+		t.Errorf("status %+v", s)
+	}
+}
+
 func TestSlotNamesThatPostgreSQLDoesNotAllowAreRefused(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for _, name := range []string{"", "Slot", "a-b", "a b", "s;drop", `a"b`, "ä", strings.Repeat("x", 64), "a\nb"} {
 		cfg := w.config()
@@ -70,11 +91,13 @@ func TestSlotNamesThatPostgreSQLDoesNotAllowAreRefused(t *testing.T) {
 }
 
 func TestServerThatCannotBeInspectedIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	for name, part := range map[string]string{
 		"IDENTIFY_SYSTEM": "IDENTIFY_SYSTEM", "the slot": "pg_replication_slots", "the publication": "pg_publication",
 		"the history": "TIMELINE_HISTORY", "the start": "START_REPLICATION",
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			w.SetSystem(system(2))
 			history := &fakewal.Answer{Columns: []string{"filename", "content"}, Rows: [][]any{{"2", "1\t0/100\tno\n"}}}
@@ -89,7 +112,7 @@ func TestServerThatCannotBeInspectedIsTriedAgain(t *testing.T) {
 				w.answers["TIMELINE_HISTORY"] = history
 			})
 			w.stream()
-			r.awaitState("streaming")
+			r.awaitState(metrics.StateStreaming)
 			if n := r.counted("pgamqp_postgres_connects_total", "error"); n < 1 {
 				t.Errorf("%v errors counted", n)
 			}
@@ -98,6 +121,7 @@ func TestServerThatCannotBeInspectedIsTriedAgain(t *testing.T) {
 }
 
 func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
+	t.Parallel()
 	one := func(cells ...any) *fakewal.Answer {
 		return &fakewal.Answer{Columns: make([]string, len(cells)), Rows: [][]any{cells}}
 	}
@@ -109,6 +133,7 @@ func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
 		"a timeout like 1minute": one("logical", "pgoutput", "fake", "false", "false", "reserved", "0/1", "fake", "false", "1min"),
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			w.change(func(w *world) { w.answers["pg_replication_slots"] = answer })
 			w.run(w.config(), confirmAll())

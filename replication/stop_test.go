@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pgamqp/pgamqp/internal/fakewal"
+	"github.com/pgamqp/pgamqp/metrics"
 )
 
 // goodbye waits for the client's CopyDone, and returns what was reported before.
@@ -18,6 +19,7 @@ func goodbye(t *testing.T, w *world, st *fakewal.Stream) []fakewal.Status {
 }
 
 func TestStopReportsEverythingBeforeItSaysGoodbye(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	r := w.run(w.config(), confirmAll())
 	st := w.stream()
@@ -39,6 +41,7 @@ func TestStopReportsEverythingBeforeItSaysGoodbye(t *testing.T) {
 
 // A transaction that has begun is read to its end, or all of it would come again.
 func TestStopInATransactionFinishesIt(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	sink := newSink()
 	sink.available = true
@@ -73,6 +76,7 @@ func TestStopInATransactionFinishesIt(t *testing.T) {
 }
 
 func TestStopWaitsForWhatTheBrokerStillConfirms(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	sink := newSink()
 	sink.available = true
@@ -95,6 +99,7 @@ func TestStopWaitsForWhatTheBrokerStillConfirms(t *testing.T) {
 }
 
 func TestStopWithTheBrokerAwayReportsWhatIsConfirmed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	sink := newSink() // Drain gives up at once
 	r := w.run(w.config(), sink)
@@ -117,6 +122,7 @@ func TestStopWithTheBrokerAwayReportsWhatIsConfirmed(t *testing.T) {
 }
 
 func TestStopWhileTheSinkBlocksEndsInTime(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	sink := newSink()
 	sink.gate = make(chan struct{}) // never opens
@@ -145,6 +151,7 @@ func TestStopWhileTheSinkBlocksEndsInTime(t *testing.T) {
 }
 
 func TestStopInAnEndlessTransactionEndsInTime(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	cfg := w.config()
 	cfg.ShutdownTimeout = 200 * time.Millisecond
@@ -166,6 +173,7 @@ func TestStopInAnEndlessTransactionEndsInTime(t *testing.T) {
 }
 
 func TestStopWithoutAStreamIsQuick(t *testing.T) {
+	t.Parallel()
 	for name, prepare := range map[string]func(*world){
 		"a server that is away":         func(w *world) { w.Admit(fakewal.Refuse) },
 		"a server that does not answer": func(w *world) { w.Admit(fakewal.Ignore) },
@@ -174,11 +182,12 @@ func TestStopWithoutAStreamIsQuick(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			prepare(w)
 			r := w.run(w.config(), confirmAll())
 			if name == "a slot in use" {
-				r.awaitState("standby")
+				r.awaitState(metrics.StateStandby)
 			} else {
 				fakewal.Await[*fakewal.NotServed](t, w.Server)
 			}
@@ -193,6 +202,7 @@ func TestStopWithoutAStreamIsQuick(t *testing.T) {
 
 // The server may break off while it is being left.
 func TestStopSurvivesABreakingConnection(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	sink := newSink()
 	sink.available = true
@@ -211,6 +221,7 @@ func TestStopSurvivesABreakingConnection(t *testing.T) {
 
 // A stream that a message could not be handed over from is no stream.
 func TestSinkThatFailsEndsTheStream(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	good := confirmAll()
 	r := w.run(w.config(), &failingSink{fakeSink: good, failures: 1})

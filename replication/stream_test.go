@@ -17,6 +17,7 @@ import (
 // With nothing confirmed the slot's own position is reported. Zero would be taken
 // for everything that was received.
 func TestReportIsNeverZero(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	sink := newSink()
 	w.run(w.config(), sink)
@@ -34,6 +35,7 @@ func TestReportIsNeverZero(t *testing.T) {
 }
 
 func TestStreamIsStartedAtTheSlotsPositionWithTheLeastProtocol(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	cfg := w.config()
 	cfg.Publication = `it's "odd"`
@@ -57,6 +59,7 @@ func TestStreamIsStartedAtTheSlotsPositionWithTheLeastProtocol(t *testing.T) {
 }
 
 func TestMessagesReachTheSinkInStreamOrder(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	sink := confirmAll()
 	r := w.run(w.config(), sink)
@@ -93,6 +96,7 @@ func TestMessagesReachTheSinkInStreamOrder(t *testing.T) {
 
 // The identity of what was written before a promotion does not change with it.
 func TestMessagesOfAnOldTimelineKeepTheirIDs(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.SetSystem(system(3))
 	w.change(func(w *world) {
@@ -138,8 +142,10 @@ func ends() map[string]func(*fakewal.Stream) {
 }
 
 func TestBrokenStreamIsStartedAnew(t *testing.T) {
+	t.Parallel()
 	for name, end := range ends() {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			sink := newSink()
 			r := w.run(w.config(), sink)
@@ -169,6 +175,7 @@ func TestBrokenStreamIsStartedAnew(t *testing.T) {
 }
 
 func TestNoticesDoNotEndTheStream(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	sink := confirmAll()
 	w.run(w.config(), sink)
@@ -182,6 +189,7 @@ func TestNoticesDoNotEndTheStream(t *testing.T) {
 
 // A frame that cannot be read must not be passed over.
 func TestUnreadableFrameEndsTheSession(t *testing.T) {
+	t.Parallel()
 	for name, data := range map[string][]byte{
 		"a frame of protocol 2": append(append([]byte{'w'}, make([]byte, 24)...), 'S', 0, 0, 0, 1, 1),
 		"a short frame":         append(append([]byte{'w'}, make([]byte, 24)...), 'C', 0),
@@ -189,6 +197,7 @@ func TestUnreadableFrameEndsTheSession(t *testing.T) {
 		"an unknown message":    {'z'},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			r := w.run(w.config(), confirmAll())
 			w.stream().CopyData(data)
@@ -201,6 +210,7 @@ func TestUnreadableFrameEndsTheSession(t *testing.T) {
 }
 
 func TestErrorThatStaysEndsTheSession(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	r := w.run(w.config(), confirmAll())
 	w.stream().Fail(&fakewal.Error{Code: "42704", Message: `publication "pub" does not exist`})
@@ -211,6 +221,7 @@ func TestErrorThatStaysEndsTheSession(t *testing.T) {
 
 // PostgreSQL 14 sends every transaction, also those that have nothing for us.
 func TestEmptyTransactionsAreConfirmed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	sink := newSink()
 	w.run(w.config(), sink)
@@ -228,8 +239,10 @@ func TestEmptyTransactionsAreConfirmed(t *testing.T) {
 // Units that touch each other, confirmed in all orders: what is reported is always
 // the end of a unit, never one more, never one that leaves something behind.
 func TestReportsAreExactEndsInWhateverOrderMessagesAreConfirmed(t *testing.T) {
+	t.Parallel()
 	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
 		t.Run(fmt.Sprint(order), func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			sink := newSink()
 			w.run(w.config(), sink)
@@ -264,6 +277,7 @@ func TestReportsAreExactEndsInWhateverOrderMessagesAreConfirmed(t *testing.T) {
 }
 
 func TestLagIsTheAgeOfTheOldestUnconfirmedCommit(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	sink := newSink()
 	r := w.run(w.config(), sink)
