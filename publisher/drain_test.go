@@ -7,7 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/pgamqp/pgamqp/internal/fakeamqp"
+	"github.com/pgamqp/pgamqp/metrics"
 )
 
 // drained starts a Drain, and gives its error.
@@ -158,4 +161,35 @@ func TestDrainGivesUpOnADeadLetterThatCannotBeStored(t *testing.T) {
 	w.mu.Unlock()
 	w.gaveUp(n)
 	w.noLetters()
+}
+
+// Giving up and connecting again meet at every point of their ways.
+func TestDrainThatGivesUpAgainAndAgainNeverHangs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil) // confirms nothing
+	for i := range 100 {
+		n := w.to("x", "a", "b")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%7)*time.Millisecond)
+		if err := receive(t, "drain", w.drained(ctx)); err == nil {
+			t.Error("drained without a confirm")
+		}
+		cancel()
+		if s := w.status(); s.Held != 0 || w.isDone(n) {
+			t.Fatalf("status %+v", s)
+		}
+	}
+}
+
+func TestVerdictOfWhatWasForgottenMeansNothing(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	l := newLane(Broker{ID: 1}, Config{WindowMessages: 2, WindowBytes: 100}, quiet(), metrics.NewPublisher(reg).Broker(1))
+	e := &entry{size: 1, done: func() { t.Error("done") }}
+	if err := l.add(t.Context(), e); err != nil || l.take() != e {
+		t.Fatal(err)
+	}
+	l.reset()
+	l.resolve(e)
+	if _, _, held := l.status(); held != 0 {
+		t.Errorf("held %d", held)
+	}
 }

@@ -99,3 +99,20 @@ func TestVerdictsOfOthersAreAwaitedBehindANack(t *testing.T) {
 	w.awaitDone(first, late)
 	w.noLetters()
 }
+
+// A channel is closed behind a nack; a broker that does not answer is given up.
+func TestBrokerThatDoesNotCloseAChannelIsGivenUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.warm("x")
+	n := w.to("x", "full")
+	p := w.arrivals("full")[0]
+	p.Conn.Freeze()
+	p.Nack()
+	again := w.arrivals("full")[0]
+	if again.Conn == p.Conn {
+		t.Error("again on the same connection")
+	}
+	again.Ack()
+	w.awaitDone(n)
+}

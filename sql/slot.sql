@@ -1,16 +1,6 @@
--- The publication, which stays empty, and the slot: what has been written to the WAL before
--- it exists is not delivered. Each is a transaction of its own; psql runs them after the
--- schema, pgamqp install does the same with better words for what can go wrong.
-
-do $$
-declare
-  name constant text := (select i.publication_name from amqp.installation i);
-begin
-  if not exists (select from pg_catalog.pg_publication p where p.pubname = name) then
-    execute pg_catalog.format('create publication %I', name);
-  end if;
-end
-$$;
+-- The slot: what has been written to the WAL before it exists is not delivered. A transaction
+-- of its own; psql runs it after the schema, pgamqp install does the same with better words
+-- for what can go wrong.
 
 do $$
 declare
@@ -18,7 +8,7 @@ declare
 begin
   if not exists (select from pg_catalog.pg_replication_slots s where s.slot_name = name) then
     if pg_catalog.current_setting('server_version_num')::integer >= 170000 then
-      -- A failover slot survives the promotion of a standby that synchronises slots.
+      -- A failover slot survives the promotion of a standby that synchronizes slots.
       execute pg_catalog.format(
         'select pg_catalog.pg_create_logical_replication_slot(%L, ''pgoutput'', false, false, failover => true)', name);
     else

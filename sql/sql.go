@@ -49,13 +49,14 @@ func Scripts() []Script {
 	return scripts
 }
 
-// Text returns the whole installation as one text for psql: schema, publication and slot.
+// Text returns the whole installation as one text for psql: publication, schema and slot.
 func Text(slot, publication string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "-- Schema amqp of pgamqp, version %d. Run it with: psql -v ON_ERROR_STOP=1 -f FILE DATABASE\n\n", Version)
-	b.WriteString("begin;\n")
-	fmt.Fprintf(&b, "select set_config(%s, %s, true), set_config(%s, %s, true);\n\n",
+	fmt.Fprintf(&b, "select set_config(%s, %s, false), set_config(%s, %s, false);\n\n",
 		Literal(SlotSetting), Literal(slot), Literal(PublicationSetting), Literal(publication))
+	b.WriteString(read("publication.sql"))
+	b.WriteString("\nbegin;\n\n")
 	for _, script := range Scripts() {
 		fmt.Fprintf(&b, "-- %s\n\n%s\n", script.Name, script.Text)
 	}

@@ -27,21 +27,21 @@ func TestEveryFileIsRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := append(names(), "slot.sql")
+	want := append(names(), "publication.sql", "slot.sql")
 	slices.Sort(want)
 	if !slices.Equal(found, want) {
 		t.Errorf("files %q, run are %q", found, want)
 	}
 }
 
-func TestTextIsOneTransactionAndTheSlot(t *testing.T) {
+func TestTextIsPublicationThenOneTransactionThenTheSlot(t *testing.T) {
 	text := Text("a", `it's \`)
-	if !strings.Contains(text, `set_config('pgamqp.slot', 'a', true), set_config('pgamqp.publication', E'it''s \\', true)`) {
+	if !strings.Contains(text, `set_config('pgamqp.slot', 'a', false), set_config('pgamqp.publication', E'it''s \\', false)`) {
 		t.Error("the names are not in the text as constants")
 	}
 	begin, commit := strings.Index(text, "\nbegin;\n"), strings.Index(text, "\ncommit;\n")
-	slot := strings.Index(text, "pg_create_logical_replication_slot")
-	if begin < 0 || commit < begin || slot < commit {
-		t.Errorf("begin at %d, commit at %d, slot at %d", begin, commit, slot)
+	publication, slot := strings.Index(text, "create publication"), strings.Index(text, "pg_create_logical_replication_slot")
+	if publication < 0 || begin < publication || commit < begin || slot < commit {
+		t.Errorf("publication at %d, begin at %d, commit at %d, slot at %d", publication, begin, commit, slot)
 	}
 }

@@ -63,7 +63,7 @@ func TestInstallReportsWhatItDidAndMayBeRepeated(t *testing.T) {
 	if code != exitOK || errs != "" {
 		t.Fatalf("exit code %d\n%s%s", code, out, errs)
 	}
-	want := []string{"done schema amqp", "done publication pgamqp", "done slot shop_amqp"}
+	want := []string{"done publication pgamqp", "done schema amqp", "done slot shop_amqp"}
 	if diff := cmp.Diff(want, firstWords(out)); diff != "" {
 		t.Errorf("%s\n%s", diff, out)
 	}
@@ -76,7 +76,7 @@ func TestInstallReportsWhatItDidAndMayBeRepeated(t *testing.T) {
 	if code != exitOK || errs != "" {
 		t.Fatalf("exit code %d\n%s%s", code, out, errs)
 	}
-	want = []string{"present schema amqp", "present publication pgamqp", "present slot shop_amqp"}
+	want = []string{"present publication pgamqp", "present schema amqp", "present slot shop_amqp"}
 	if diff := cmp.Diff(want, firstWords(out)); diff != "" {
 		t.Errorf("%s\n%s", diff, out)
 	}
@@ -120,7 +120,7 @@ func TestPrintedSQLInstallsTheSame(t *testing.T) {
 	if code != exitOK || errs != "" {
 		t.Fatalf("exit code %d\n%s%s", code, out, errs)
 	}
-	want := []string{"present schema amqp", "present publication it's", "present slot by_hand"}
+	want := []string{"present publication it's", "present schema amqp", "present slot by_hand"}
 	if diff := cmp.Diff(want, firstWords(out)); diff != "" {
 		t.Errorf("%s\n%s", diff, out)
 	}
