@@ -140,7 +140,7 @@ func installPublication(ctx context.Context, conn *pgx.Conn, name string, report
 	}
 	_, err = conn.Exec(ctx, "create publication "+quote(name))
 	switch {
-	case hasCode(err, codeDuplicateObject):
+	case hasCode(err, codeDuplicateObject), hasCode(err, codeUniqueViolation): // another installation was faster
 		report.present("publication %s: there", name)
 		return nil
 	case err != nil:

@@ -12,6 +12,7 @@ const (
 	codeDuplicateObject       = "42710"
 	codeDependentObjects      = "2BP01"
 	codeInsufficientPrivilege = "42501"
+	codeUniqueViolation       = "23505"
 	codeObjectInUse           = "55006"
 	codeUndefinedObject       = "42704"
 )
