@@ -3,6 +3,7 @@ package publisher
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -191,5 +192,24 @@ func TestVerdictOfWhatWasForgottenMeansNothing(t *testing.T) {
 	l.resolve(e)
 	if _, _, held := l.status(); held != 0 {
 		t.Errorf("held %d", held)
+	}
+}
+
+// Drain looks at the window, and what follows it is the last report of the position.
+func TestMessageIsDoneBeforeItLeavesTheWindow(t *testing.T) {
+	l := newLane(Broker{ID: 1, Hosts: []Host{{Host: "localhost"}}}, Config{WindowMessages: 1, WindowBytes: 1 << 10},
+		slog.New(slog.DiscardHandler), metrics.NewPublisher(prometheus.NewRegistry()).Broker(1))
+	heldWhenDone := -1
+	e := &entry{done: func() { _, _, heldWhenDone = l.status() }}
+	if err := l.add(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	l.take()
+	l.resolve(e)
+	if heldWhenDone != 1 {
+		t.Errorf("%d messages held when it was done, want 1", heldWhenDone)
+	}
+	if _, _, held := l.status(); held != 0 {
+		t.Errorf("%d messages held afterwards", held)
 	}
 }

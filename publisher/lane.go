@@ -141,15 +141,19 @@ func (l *lane) pending() int {
 // resolve gives an entry its final verdict: it is safe, here or as a dead letter.
 func (l *lane) resolve(e *entry) {
 	l.mu.Lock()
-	if e.forgotten || e.resolved {
-		l.mu.Unlock()
+	over := e.forgotten || e.resolved
+	l.mu.Unlock()
+	if over {
 		return
 	}
+	// First, or Drain could see an empty window and the position be reported for the last
+	// time before this message counts.
+	e.done()
+	l.mu.Lock()
 	l.window.resolve(e)
 	settled, drained := l.window.pending <= 1, l.window.len() == 0
 	l.measure()
 	l.mu.Unlock()
-	e.done()
 	signal(l.space)
 	if settled {
 		signal(l.settled)

@@ -180,6 +180,32 @@ func TestConfirmedUnitsThatComeAgainAreDropped(t *testing.T) {
 	}
 }
 
+// What the broker confirms after a stream has failed counts: it does not come twice.
+func TestConfirmsBetweenTwoStreamsCount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	sink := newSink()
+	sink.available = true
+	w.run(w.config(), sink)
+	st := w.stream()
+	l := fakewal.NewLog(start)
+	u := emit(l, "confirmed late")
+	send(st, u)
+	m := sink.next(t)
+	st.Conn.Drop()
+	<-time.After(300 * time.Millisecond) // ample time to make the mistake
+	for _, e := range w.Pending() {
+		if st, ok := e.(*fakewal.Stream); ok {
+			t.Errorf("streams though the sink is not empty: %v", st)
+		}
+	}
+	m.done()
+	st = w.stream()
+	send(st, u)
+	st.AwaitFlush(t, u.End)
+	sink.nothing(t)
+}
+
 // The server learns again that it need not keep them, without waiting for others.
 func TestDroppedUnitsAreReportedAgain(t *testing.T) {
 	t.Parallel()

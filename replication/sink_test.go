@@ -61,8 +61,9 @@ func (s *fakeSink) Publish(ctx context.Context, m decoder.Message, done func()) 
 	var once sync.Once
 	k := taken{Message: m, done: func() {
 		once.Do(func() {
-			if s.release(epoch) {
-				done()
+			if s.current(epoch) {
+				done() // before Drain can see that nothing is held
+				s.release(epoch)
 			}
 		})
 	}}
@@ -75,17 +76,23 @@ func (s *fakeSink) Publish(ctx context.Context, m decoder.Message, done func()) 
 	return nil
 }
 
-// release counts a confirmation; false if the message was forgotten meanwhile.
-func (s *fakeSink) release(epoch int) bool {
+// current tells whether a message was not forgotten meanwhile.
+func (s *fakeSink) current(epoch int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return epoch == s.epoch
+}
+
+// release counts a confirmation.
+func (s *fakeSink) release(epoch int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if epoch != s.epoch {
-		return false
+		return
 	}
 	if s.held--; s.held == 0 {
 		signal(s.drained)
 	}
-	return true
 }
 
 func (s *fakeSink) Drain(ctx context.Context) error {
