@@ -182,6 +182,18 @@ func (r *rig) last() status {
 	return all[len(all)-1]
 }
 
+// end waits until run has returned, for an hour of the bubble's time.
+func (r *rig) end() error {
+	r.t.Helper()
+	select {
+	case err := <-r.ended:
+		return err
+	case <-time.After(time.Hour):
+		r.t.Fatal("the stream goes on")
+		return nil
+	}
+}
+
 // lone is a message outside of a transaction.
 func lone(lsn pglogrepl.LSN) fakewal.Frame { return fakewal.Message(lsn, false, "amqp", []byte("m")) }
 
