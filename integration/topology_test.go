@@ -113,7 +113,7 @@ func TestDisconnectMakesANewConnectionAndLosesNothing(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	w.queue(1, "q")
 	d := w.start()
-	await(t, startLimit, "the broker is connected", func() bool { return d.metric("pgamqp_broker_connected") == 1 })
+	d.waitLog("connected to broker") // ready does not wait for it
 	connects := d.metric("pgamqp_broker_connects_total", `result="ok"`)
 	w.publishAround(`select amqp.disconnect(1)`) // autonomous: between the transactions
 	w.script(
