@@ -52,6 +52,7 @@ type Broker struct {
 	ConfirmSeconds    prometheus.Observer
 	CommitToConfirm   prometheus.Observer // seconds
 	LastConfirmed     prometheus.Gauge    // Unix time: SetToCurrentTime
+	Detached          prometheus.Gauge    // 1 while the broker has a slot of its own
 	Connects          BrokerConnects
 	Retries           Retries
 
@@ -92,6 +93,7 @@ func newBroker(p *Publisher, label string) *Broker {
 		ConfirmSeconds:    p.confirmSeconds.WithLabelValues(label),
 		CommitToConfirm:   p.commitToConfirm.WithLabelValues(label),
 		LastConfirmed:     p.lastConfirmed.WithLabelValues(label),
+		Detached:          p.detached.WithLabelValues(label),
 		Connects: BrokerConnects{
 			OK:          p.connects.WithLabelValues(label, "ok"),
 			Unreachable: p.connects.WithLabelValues(label, "unreachable"),

@@ -16,7 +16,7 @@ type Publisher struct {
 	published, confirmed, nacked, returned *prometheus.CounterVec
 	retries, deadLettered, connects        *prometheus.CounterVec
 	unconfirmed, window, lastConfirmed     *prometheus.GaugeVec
-	connected, blocked                     *prometheus.GaugeVec
+	connected, blocked, detached           *prometheus.GaugeVec
 	confirmSeconds, commitToConfirm        *prometheus.HistogramVec
 	blockedSeconds                         *stopwatches
 	buffers                                buffers
@@ -71,6 +71,8 @@ func NewPublisher(reg prometheus.Registerer) *Publisher {
 			"Attempts to connect to the broker.", "result"),
 		blocked: gauges("broker_blocked",
 			"1 while the broker has an alarm for memory or disk and takes no messages, else 0."),
+		detached: gauges("broker_detached",
+			"1 while the broker has a slot of its own, because it took no messages and held up others, else 0."),
 		blockedSeconds: shared(reg, newStopwatches("broker_blocked_seconds_total",
 			"Time during which the broker took no messages because of an alarm, in seconds.", "broker")),
 		buffers: newBuffers(reg),
@@ -110,7 +112,7 @@ func (p *Publisher) Forget(id int32) {
 		DeletePartialMatch(labels prometheus.Labels) int
 	}{
 		p.published, p.confirmed, p.nacked, p.returned, p.retries, p.deadLettered, p.connects,
-		p.unconfirmed, p.window, p.lastConfirmed, p.connected, p.blocked, p.confirmSeconds, p.commitToConfirm,
+		p.unconfirmed, p.window, p.lastConfirmed, p.connected, p.blocked, p.detached, p.confirmSeconds, p.commitToConfirm,
 	} {
 		v.DeletePartialMatch(match)
 	}

@@ -11,6 +11,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/pgamqp/pgamqp/decoder"
 	"github.com/pgamqp/pgamqp/internal/backoff"
 	"github.com/pgamqp/pgamqp/metrics"
 )
@@ -27,7 +28,8 @@ type lane struct {
 	mu     sync.Mutex // guards all below
 	window window
 	hosts  []Host
-	gone   bool // the broker was deleted
+	gone   bool      // the broker was deleted, or its messages go another way
+	fed    time.Time // when something was added last
 	down   time.Time
 	err    error // why the lane is down
 	halts  int   // resets under way: nothing is published while there are any
@@ -39,7 +41,12 @@ type lane struct {
 	space   chan struct{} // for add: the window has room
 	settled chan struct{} // for the publish loop: at most one entry is in flight
 	drained chan struct{} // for drain: the window is empty
-	retired chan struct{} // closed by retire
+	retired chan struct{} // closed when gone is set
+	ended   chan struct{} // closed when run has returned
+	// released is closed, by release, when the lane may connect. Both are nil if it may
+	// from the beginning.
+	released chan struct{}
+	release  func()
 
 	// pumping is held while a channel is in use. Taken before mu.
 	pumping sync.Mutex
@@ -61,6 +68,7 @@ func newLane(b Broker, cfg Config, log *slog.Logger, m *metrics.Broker) *lane {
 		settled: make(chan struct{}, 1),
 		drained: make(chan struct{}, 1),
 		retired: make(chan struct{}),
+		ended:   make(chan struct{}),
 
 		interrupt: func() {},
 		targets:   make(map[target]bool),
@@ -72,6 +80,13 @@ func newLane(b Broker, cfg Config, log *slog.Logger, m *metrics.Broker) *lane {
 	return l
 }
 
+// hold keeps the lane from connecting before release. It must be called before run.
+func (l *lane) hold() {
+	l.released = make(chan struct{})
+	l.release = sync.OnceFunc(func() { close(l.released) })
+	l.err = errors.New("waits until what comes first is delivered by the broker's own stream")
+}
+
 func (l *lane) setHosts(hosts []Host) {
 	addresses := make([]string, len(hosts))
 	for i, h := range hosts {
@@ -80,7 +95,7 @@ func (l *lane) setHosts(hosts []Host) {
 	l.metrics.SetHosts(addresses...)
 }
 
-// errRetired says that the broker was deleted.
+// errRetired says that the broker was deleted, or that its messages go another way.
 var errRetired = errors.New("the broker was deleted from amqp.broker")
 
 // add appends an entry and blocks while the window is full. Only one goroutine
@@ -107,6 +122,8 @@ func (l *lane) add(ctx context.Context, e *entry) error {
 		l.mu.Unlock()
 		return errRetired
 	}
+	e.addedAt = time.Now()
+	l.fed = e.addedAt
 	l.window.add(e)
 	l.measure()
 	l.mu.Unlock()
@@ -141,7 +158,8 @@ func (l *lane) pending() int {
 // resolve gives an entry its final verdict: it is safe, here or as a dead letter.
 func (l *lane) resolve(e *entry) {
 	l.mu.Lock()
-	over := e.forgotten || e.resolved
+	over := e.forgotten || e.claimed
+	e.claimed = true // by whoever comes first: done is called once
 	l.mu.Unlock()
 	if over {
 		return
@@ -185,11 +203,60 @@ func (l *lane) update(hosts []Host) {
 func (l *lane) retire() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.end()
+}
+
+// end makes run end. The lock is held.
+func (l *lane) end() {
 	if !l.gone {
 		l.gone = true
 		close(l.retired)
 		l.interrupt()
 	}
+}
+
+// giveUp ends the lane because another stream delivers what it holds, which is done
+// as far as this one is concerned. It returns the first message that has no verdict,
+// if there is one. With stuck above 0 it does all that only if that message has waited
+// for so long.
+func (l *lane) giveUp(stuck time.Duration) (first decoder.Position, ok bool) {
+	l.mu.Lock()
+	given := l.window.unclaimed()
+	if stuck > 0 && (len(given) == 0 || time.Since(given[0].addedAt) < stuck) {
+		l.mu.Unlock()
+		return decoder.Position{}, false
+	}
+	l.halts++ // for good: nothing more is published, and no confirm is awaited
+	l.end()
+	l.window.clear()
+	l.measure()
+	l.mu.Unlock()
+	for _, e := range given {
+		e.done()
+	}
+	if len(given) == 0 {
+		return decoder.Position{}, false
+	}
+	return given[0].message.Position(), true
+}
+
+// stuck tells whether the oldest message has waited for the given time or longer, and
+// since when it waits.
+func (l *lane) stuck(after time.Duration) (since time.Time, full, is bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.window.head()
+	if e == nil || time.Since(e.addedAt) < after {
+		return time.Time{}, false, false
+	}
+	return e.addedAt, l.window.full(0), true
+}
+
+// fedSince tells whether a message was added after t.
+func (l *lane) fedSince(t time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fed.After(t)
 }
 
 // reset forgets all entries and ends the current channel. What was in flight may
@@ -260,6 +327,15 @@ func (l *lane) status() (down time.Time, err error, held int) { //nolint:revive,
 
 // run connects and publishes until ctx ends, or the lane is retired and empty.
 func (l *lane) run(ctx context.Context) {
+	defer close(l.ended)
+	if l.released != nil {
+		select {
+		case <-l.released:
+		case <-l.retired:
+		case <-ctx.Done():
+			return
+		}
+	}
 	wait := backoff.New(100*time.Millisecond, 2*time.Second)
 	var repeats backoff.Repeats
 	for host := 0; ctx.Err() == nil; {

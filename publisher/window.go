@@ -15,6 +15,7 @@ type entry struct {
 	request request
 	done    func()
 	size    int // bytes counted against the window
+	addedAt time.Time
 
 	// confirm is set while the entry is published on the current channel and its
 	// verdict is not known.
@@ -25,6 +26,7 @@ type entry struct {
 	alone     bool      // to be sent with nothing else in flight
 	failures  int       // connections it has ended while it was alone in flight
 	nackedAt  time.Time // of the first negative confirm
+	claimed   bool      // has its verdict, and done is being called
 	resolved  bool      // has its verdict; kept until all before it have theirs
 	forgotten bool      // given up by clear; its verdict means nothing
 }
@@ -110,6 +112,25 @@ func (w *window) rewind() {
 	clear(w.entries[w.first+len(kept):])
 	w.entries = w.entries[:w.first+len(kept)]
 	w.next, w.pending = w.first, 0
+}
+
+// head returns the oldest entry without a verdict, nil if there is none.
+func (w *window) head() *entry {
+	if w.len() == 0 {
+		return nil
+	}
+	return w.entries[w.first]
+}
+
+// unclaimed returns the entries that have no verdict, in order.
+func (w *window) unclaimed() []*entry {
+	var out []*entry
+	for _, e := range w.entries[w.first:] {
+		if !e.claimed {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 // inFlight returns the entries that were taken and have no verdict, in order.

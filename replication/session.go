@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -27,7 +28,38 @@ type Config struct {
 	InboxMessages, InboxBytes int
 	// ShutdownTimeout bounds the time between the end of Run's ctx and its return.
 	ShutdownTimeout time.Duration
+	// Started, if set, is called for each stream that has started, before anything of it
+	// is delivered. Its error ends the stream. ctx ends when Run's does.
+	Started func(ctx context.Context, at Start) (Begun, error)
 }
+
+// Start tells where a stream starts, and in which server.
+type Start struct {
+	// History names the WAL that positions lie in: system identifier and timeline.
+	// Positions of different histories cannot be compared.
+	History string
+	// PID is the server's process that reads the slot for this stream. While it is the
+	// slot's active_pid, no other stream reads the slot.
+	PID uint32
+	// Confirmed is the slot's position: what lies before it is not sent.
+	Confirmed pglogrepl.LSN
+	// Remembered is at least that; what lies before it was confirmed in an earlier
+	// stream of this Session, so it is not delivered again.
+	Remembered pglogrepl.LSN
+}
+
+// Begun is what Started has to say.
+type Begun struct {
+	// Ended, if not nil, is called when the stream has ended, before the Sink is drained
+	// for the next one.
+	Ended func()
+	// Forget says that what is remembered cannot be relied on: deliver from Confirmed on.
+	Forget bool
+}
+
+// ErrAbandon as the cause of the end of Run's ctx makes Run return at once: what is
+// not confirmed is left for others to deliver.
+var ErrAbandon = errors.New("the stream is abandoned")
 
 // memory is what one process remembers over its streams: up to where everything
 // was confirmed, and of which server that is true.
@@ -114,7 +146,13 @@ func (s *Session) Run(ctx context.Context, to Sink) error {
 	}()
 	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(s.cfg.ShutdownTimeout, cancel) })()
+	defer context.AfterFunc(ctx, func() {
+		if errors.Is(context.Cause(ctx), ErrAbandon) {
+			cancel()
+			return
+		}
+		time.AfterFunc(s.cfg.ShutdownTimeout, cancel)
+	})()
 
 	failed := backoff.New(100*time.Millisecond, 2*time.Second)
 	var repeats backoff.Repeats
@@ -124,7 +162,9 @@ func (s *Session) Run(ctx context.Context, to Sink) error {
 		began := time.Now()
 		err := s.stream(hard, ctx, to)
 		if ctx.Err() != nil {
-			s.goodbye(err)
+			if !errors.Is(context.Cause(ctx), ErrAbandon) {
+				s.goodbye(err)
+			}
 			return nil
 		}
 		var slot *SlotError
@@ -174,8 +214,12 @@ func (s *Session) stream(hard, stop context.Context, to Sink) error {
 	s.metrics.Leader.Set(1)
 	s.current.Store(st)
 
-	err = st.run(hard, stop, to)
+	ended, err := s.started(stop, st)
+	if err == nil {
+		err = st.run(hard, stop, to)
+	}
 	s.metrics.Leader.Set(0)
+	ended()
 	if stop.Err() == nil {
 		// The server will send again what is not confirmed, so the Sink must be empty
 		// before the next stream: what it can still confirm counts, the rest is dropped.
@@ -188,6 +232,31 @@ func (s *Session) stream(hard, stop context.Context, to Sink) error {
 		s.memory = memory{identity: st.server.identity, flushed: flushed}
 	}
 	return err
+}
+
+// started tells of a stream before it delivers. If that fails the stream is closed.
+func (s *Session) started(ctx context.Context, st *stream) (ended func(), err error) {
+	ended = func() {}
+	if s.cfg.Started == nil {
+		return ended, nil
+	}
+	begun, err := s.cfg.Started(ctx, Start{
+		History:    fmt.Sprintf("%s-%d", st.server.identity.systemID, st.server.identity.timeline),
+		PID:        st.conn.PID(),
+		Confirmed:  st.server.confirmed,
+		Remembered: max(st.server.confirmed, st.skipTo),
+	})
+	if err != nil {
+		st.close()
+		return ended, err
+	}
+	if begun.Forget {
+		st.skipTo, s.memory = 0, memory{}
+	}
+	if begun.Ended != nil {
+		ended = begun.Ended
+	}
+	return ended, nil
 }
 
 // drainTimeout bounds the wait for confirms after a stream has failed.
@@ -267,6 +336,24 @@ func (s *Session) ServerStopping() {
 func (s *Session) PID() uint32 {
 	if st := s.current.Load(); st != nil {
 		return st.conn.PID()
+	}
+	return 0
+}
+
+// Confirmed returns the position up to which the current stream has everything
+// confirmed, 0 if there is no stream.
+func (s *Session) Confirmed() pglogrepl.LSN {
+	if st := s.current.Load(); st != nil {
+		return st.tracker.Flushed()
+	}
+	return 0
+}
+
+// Received returns the position up to which the current stream has received
+// everything, 0 if there is no stream.
+func (s *Session) Received() pglogrepl.LSN {
+	if st := s.current.Load(); st != nil {
+		return st.tracker.Received()
 	}
 	return 0
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,6 +17,7 @@ import (
 	"github.com/pgamqp/pgamqp/internal/backoff"
 	"github.com/pgamqp/pgamqp/internal/catalog"
 	"github.com/pgamqp/pgamqp/internal/config"
+	"github.com/pgamqp/pgamqp/internal/isolation"
 	"github.com/pgamqp/pgamqp/metrics"
 	"github.com/pgamqp/pgamqp/publisher"
 	"github.com/pgamqp/pgamqp/replication"
@@ -54,6 +56,14 @@ func runDaemon(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		group.Go(func() error { return d.publisher.Run(background) })
 		group.Go(func() error { return d.watchSlot(background) })
 		group.Go(func() error { return d.sendHeartbeats(background) })
+		group.Go(func() error {
+			select {
+			case err := <-d.isolation.Failed():
+				return err
+			case <-background.Done():
+				return nil
+			}
+		})
 		err = d.session.Run(ctx, d.publisher)
 	}
 	end()
@@ -84,8 +94,14 @@ type daemon struct {
 	pool      *pgxpool.Pool
 	slot      *metrics.Slot
 	received  *metrics.Replication
+	brokers   *metrics.Publisher
 	publisher *publisher.Publisher
 	session   *replication.Session
+	isolation *isolation.Coordinator
+
+	mu      sync.Mutex           // guards all below, and the publisher of each own stream
+	own     map[int32]*ownStream // of detached brokers
+	history string               // that the main stream lies in
 }
 
 // The inbox only has to bridge the time in which the publisher takes a batch; the
@@ -104,6 +120,8 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 		cfg: cfg, log: log, registry: reg, pool: pool,
 		slot:     metrics.NewSlot(reg, cfg.Slot),
 		received: metrics.NewReplication(reg, cfg.Slot),
+		brokers:  metrics.NewPublisher(reg),
+		own:      make(map[int32]*ownStream),
 	}
 	d.publisher = publisher.New(publisher.Config{
 		WindowMessages: cfg.WindowMessages,
@@ -113,24 +131,31 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 		ConnectionName: "pgamqp " + cfg.Slot,
 		Brokers:        d.readBrokers,
 		DeadLetter:     d.storeDeadLetter,
-	}, log, publisher.Metrics{
-		Brokers:  metrics.NewPublisher(reg),
-		Received: d.received.Received,
-		Skipped:  d.received.Skipped,
-	})
-	d.session, err = replication.NewSession(replication.Config{
-		Postgres:        &pool.Config().ConnConfig.Config,
-		Slot:            cfg.Slot,
-		Publication:     cfg.Publication,
-		InboxMessages:   inboxMessages,
-		InboxBytes:      inboxBytes,
-		ShutdownTimeout: cfg.ShutdownTimeout,
-	}, log, d.received)
+	}, log, publisher.Metrics{Brokers: d.brokers, Received: d.received.Received, Skipped: d.received.Skipped})
+	config := d.sessionConfig()
+	config.Started = d.begin
+	d.session, err = replication.NewSession(config, log, d.received)
 	if err != nil {
 		pool.Close()
 		return nil, withExitCode(err)
 	}
+	d.isolation = isolation.New(isolation.Config{
+		Main: mainStream{d.publisher, d.session}, Lane: d.ownStream, Abandoned: replication.ErrAbandon,
+		After: cfg.DetachAfter, Changed: d.changed,
+	}, log)
 	return d, nil
+}
+
+// sessionConfig is what all streams of the daemon have in common, with the main slot.
+func (d *daemon) sessionConfig() replication.Config {
+	return replication.Config{
+		Postgres:        &d.pool.Config().ConnConfig.Config,
+		Slot:            d.cfg.Slot,
+		Publication:     d.cfg.Publication,
+		InboxMessages:   inboxMessages,
+		InboxBytes:      inboxBytes,
+		ShutdownTimeout: d.cfg.ShutdownTimeout,
+	}
 }
 
 // newPool makes the pool for dead letters, which can come in thousands, and keeps
@@ -211,8 +236,14 @@ const stuckAfter = 30 * time.Second
 
 // live tells whether the process works; a restart cures what it complains of.
 func (d *daemon) live() error {
-	if stuck := d.session.Stuck(); stuck > stuckAfter && d.session.Status().State != metrics.StateStopped {
-		return fmt.Errorf("the replication session has shown no sign of work for %s", stuck.Round(time.Second))
+	sessions := []*replication.Session{d.session}
+	for _, s := range d.ownStreams() {
+		sessions = append(sessions, s.session)
+	}
+	for _, s := range sessions {
+		if stuck := s.Stuck(); stuck > stuckAfter && s.Status().State != metrics.StateStopped {
+			return fmt.Errorf("a replication session has shown no sign of work for %s", stuck.Round(time.Second))
+		}
 	}
 	return nil
 }
@@ -227,7 +258,11 @@ func (d *daemon) ready() error {
 		return errors.Join(fmt.Errorf("replication is %s for %s", status.State, time.Since(status.Since).Round(time.Second)), status.Err)
 	}
 	var errs []error
-	for _, lane := range d.publisher.Status() {
+	lanes := d.publisher.Status()
+	for _, s := range d.ownStreams() {
+		lanes = append(lanes, s.lanes()...)
+	}
+	for _, lane := range lanes {
 		if lane.Held > 0 && !lane.Down.IsZero() && time.Since(lane.Down) > notReadyAfter {
 			errs = append(errs, fmt.Errorf("broker %d takes no messages for %s, %d wait: %w",
 				lane.Broker, time.Since(lane.Down).Round(time.Second), lane.Held, lane.Err))

@@ -29,6 +29,9 @@ func (d *daemon) ask(ctx context.Context, f func(context.Context, *pgx.Conn) err
 		var refused *pgconn.PgError
 		if errors.As(err, &refused) && refused.Code == cannotConnectNow {
 			d.session.ServerStopping()
+			for _, s := range d.ownStreams() {
+				s.session.ServerStopping()
+			}
 		}
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -70,18 +71,33 @@ func (d *daemon) lookAtSlot(ctx context.Context) (synchronous bool, err error) {
 				return err
 			}
 		}
-		d.slot.LagBytes.Set(float64(status.ConfirmedLag))
-		d.slot.RetainedBytes.Set(float64(status.Retained))
-		if status.SafeWALSize != nil {
-			d.slot.SafeBytes.Set(float64(*status.SafeWALSize))
-		} else {
-			d.slot.SafeBytes.Clear()
+		show(d.slot, status)
+		for _, own := range d.ownStreams() {
+			status, err := catalog.ReadSlot(ctx, conn, catalog.LaneSlot(d.cfg.Slot, own.broker))
+			if errors.Is(err, catalog.ErrNoSlot) { // it has just joined the others
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			show(own.slot, status)
 		}
-		d.slot.WALStatus.Set(metrics.WALStatus(status.WALStatus))
 		d.slot.DeadLetterMessages.Set(float64(letters))
 		return nil
 	})
 	return synchronous, err
+}
+
+// show brings a slot's numbers into its metrics.
+func show(m *metrics.Slot, s catalog.SlotStatus) {
+	m.LagBytes.Set(float64(s.ConfirmedLag))
+	m.RetainedBytes.Set(float64(s.Retained))
+	if s.SafeWALSize != nil {
+		m.SafeBytes.Set(float64(*s.SafeWALSize))
+	} else {
+		m.SafeBytes.Clear()
+	}
+	m.WALStatus.Set(metrics.WALStatus(s.WALStatus))
 }
 
 // sendHeartbeats writes a message every interval while this daemon streams, and

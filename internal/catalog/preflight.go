@@ -164,18 +164,3 @@ func checkSlots(ctx context.Context, conn *pgx.Conn, s server, slot string, foun
 	}
 	return nil
 }
-
-// laneSlots returns the slots of brokers that are detached from the main slot.
-func laneSlots(ctx context.Context, conn *pgx.Conn, slot string) ([]string, error) {
-	rows, err := conn.Query(ctx, `select slot_name::text from pg_catalog.pg_replication_slots
-		where database = pg_catalog.current_database() and pg_catalog.starts_with(slot_name::text, $1::text || '_broker_')
-		  and pg_catalog.substr(slot_name::text, pg_catalog.length($1::text) + 9) ~ '^[0-9]+$' order by 1`, slot)
-	if err != nil {
-		return nil, fmt.Errorf("look for slots of detached brokers: %w", err)
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("look for slots of detached brokers: %w", err)
-	}
-	return names, nil
-}

@@ -36,6 +36,8 @@ func options() []option {
 			func(c *Config) *time.Duration { return &c.ShutdownTimeout }),
 		duration("nack_retry_timeout", "`time` for which a message that the broker nacks is sent again before it becomes a dead letter; 0s means at once",
 			func(c *Config) *time.Duration { return &c.NackRetryTimeout }),
+		duration("detach_after", "`time` for which a broker that takes no messages may hold up the others before it gets a slot of its own; 0s means for ever",
+			func(c *Config) *time.Duration { return &c.DetachAfter }),
 		duration("heartbeat_interval", "`time` between two heartbeats through the whole path",
 			func(c *Config) *time.Duration { return &c.HeartbeatInterval }),
 		value("log_level", "lowest `level` that is logged: debug, info, warn or error",

@@ -1,0 +1,418 @@
+package isolation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+
+	"github.com/pgamqp/pgamqp/decoder"
+	"github.com/pgamqp/pgamqp/internal/backoff"
+)
+
+// Slots is what the server keeps for detached brokers, as one main stream may use it.
+type Slots interface {
+	// Lanes returns the brokers that have a slot of their own.
+	Lanes(ctx context.Context) ([]int32, error)
+	// Copy copies the main slot for a broker, unless it has a slot of its own already. nil
+	// means that there is one, on disk.
+	Copy(ctx context.Context, broker int32) error
+	// Drop drops a broker's own slot. nil means that it is gone; ErrKept, that it is not;
+	// any other error, that it may be, now or later.
+	Drop(ctx context.Context, broker int32) error
+}
+
+// ErrKept says that the server has refused to drop a slot.
+var ErrKept = errors.New("the slot is still there")
+
+// Main is the main stream and what it delivers to.
+type Main interface {
+	// Begin prepares for a stream that starts at from, with these brokers detached.
+	Begin(from pglogrepl.LSN, detached []int32, sameHistory bool)
+	// Stuck returns the brokers that keep others waiting for the given time.
+	Stuck(after time.Duration) []int32
+	// Detach gives up what is held for a broker and passes its messages over from now on,
+	// unless it is not stuck any more (false).
+	Detach(broker int32, stuck time.Duration) bool
+	// Cut keeps what comes for a broker from behind the returned position on.
+	Cut(broker int32) decoder.Position
+	// Undo gives up what was kept since Cut; Join delivers it.
+	Undo(broker int32)
+	Join(broker int32)
+	// Received is the position up to which the stream has received everything.
+	Received() pglogrepl.LSN
+}
+
+// Lane is the stream from a broker's own slot.
+type Lane interface {
+	// Run streams until ctx ends, or an error that trying again does not cure. If the
+	// cause of ctx's end is Abandoned it returns at once, else it delivers what it has.
+	Run(ctx context.Context) error
+	// Confirmed is the position up to which everything is confirmed, 0 without a stream.
+	Confirmed() pglogrepl.LSN
+	// Working tells whether it streams and its broker takes messages.
+	Working() bool
+}
+
+// Config is what a Coordinator works with.
+type Config struct {
+	Main Main
+	// Lane makes the stream for a detached broker's own slot. It is called again for
+	// each main stream.
+	Lane func(broker int32) Lane
+	// Abandoned is the cause with which a Lane's ctx ends if it is to return at once.
+	Abandoned error
+	// After is how long a broker may be stuck before it is detached; 0 is for ever.
+	After time.Duration
+	// Changed, if set, is called when a broker is detached (true) or has joined the others.
+	Changed func(broker int32, detached bool)
+}
+
+const (
+	// lookEvery is how often is looked for brokers that are stuck.
+	lookEvery = 250 * time.Millisecond
+	// watchEvery is how often a lane's position is compared while something depends on it.
+	watchEvery = 20 * time.Millisecond
+	// closeBehind is what counts as caught up: the lane has confirmed what the main stream
+	// had received so long ago.
+	closeBehind = 1500 * time.Millisecond
+	// rejoinLimit bounds the time in which a lane delivers what is left up to the cut. The
+	// main stream holds what comes for its broker meanwhile, and all others' messages when
+	// it can hold no more.
+	rejoinLimit = 5 * time.Second
+	// sweepEvery is how often is looked for slots that nobody needs.
+	sweepEvery = 10 * time.Second
+	// slotLimit bounds one command about a slot.
+	slotLimit = 10 * time.Second
+)
+
+// Coordinator detaches brokers and lets them rejoin, for one main stream at a time.
+type Coordinator struct {
+	cfg    Config
+	log    *slog.Logger
+	failed chan error // capacity 1
+
+	mu       sync.Mutex // guards all below
+	history  string     // of the last main stream
+	lanes    map[int32]Lane
+	detached map[int32]bool // for all that this process knows, over main streams
+}
+
+// New makes a Coordinator; Begin starts it.
+func New(cfg Config, log *slog.Logger) *Coordinator {
+	if cfg.Changed == nil {
+		cfg.Changed = func(int32, bool) {}
+	}
+	return &Coordinator{cfg: cfg, log: log, failed: make(chan error, 1), lanes: make(map[int32]Lane), detached: make(map[int32]bool)}
+}
+
+// Failed gives the first error of a lane that trying again does not cure.
+func (c *Coordinator) Failed() <-chan error { return c.failed }
+
+// Lanes returns the streams of the brokers that are detached now.
+func (c *Coordinator) Lanes() []Lane {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make([]Lane, 0, len(c.lanes))
+	for _, l := range c.lanes {
+		out = append(out, l)
+	}
+	return out
+}
+
+// epoch is the life of one main stream.
+type epoch struct {
+	*Coordinator
+	slots   Slots
+	ctx     context.Context //nolint:containedctx // the epoch is that context and what runs in it
+	running sync.WaitGroup
+}
+
+// Start is where a main stream starts: behind the slot's confirmed position, or behind a
+// later one up to which this process remembers to have had everything confirmed.
+type Start struct {
+	Confirmed, Remembered pglogrepl.LSN
+	History               string // positions of another history cannot be compared
+}
+
+// Begin starts with a main stream that has just started and has delivered nothing yet.
+// It looks for the slots of detached brokers, and starts their streams. end ends all of
+// them and waits; it must be called when the main stream has ended. The end of ctx
+// ends them too, with all delivered that they have.
+//
+// forget says that the stream must start at Confirmed. That is so if a broker which this
+// process had detached has no slot any more: another daemon let it rejoin, and only the
+// main slot keeps now what this process has passed over.
+func (c *Coordinator) Begin(ctx context.Context, slots Slots, at Start) (end func(), forget bool, err error) {
+	looking, cancel := context.WithTimeout(ctx, slotLimit)
+	defer cancel()
+	detached, err := slots.Lanes(looking)
+	if err != nil {
+		return nil, false, fmt.Errorf("look for slots of detached brokers: %w", err)
+	}
+	c.mu.Lock()
+	same := c.history == at.History
+	c.history = at.History
+	clear(c.lanes)
+	var joined []int32
+	for broker := range c.detached {
+		if !slices.Contains(detached, broker) {
+			joined = append(joined, broker)
+			delete(c.detached, broker)
+		}
+	}
+	c.mu.Unlock()
+	for _, broker := range joined {
+		c.cfg.Changed(broker, false)
+	}
+	from := at.Remembered
+	if forget = len(joined) > 0; forget {
+		from = at.Confirmed
+	}
+	c.cfg.Main.Begin(from, detached, same)
+
+	ctx, abandon := context.WithCancelCause(ctx)
+	e := &epoch{Coordinator: c, slots: slots, ctx: ctx}
+	for _, broker := range detached {
+		e.start(broker)
+	}
+	if c.cfg.After > 0 {
+		e.running.Go(e.watch)
+	}
+	return func() {
+		abandon(c.cfg.Abandoned)
+		e.running.Wait()
+	}, forget, nil
+}
+
+// watch detaches brokers that are stuck.
+func (e *epoch) watch() {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	swept := time.Now()
+	retry := make(map[int32]time.Time) // when to try again what has failed
+	for {
+		select {
+		case <-tick.C:
+		case <-e.ctx.Done():
+			return
+		}
+		for _, broker := range e.cfg.Main.Stuck(e.cfg.After) {
+			if time.Now().Before(retry[broker]) {
+				continue
+			}
+			if err := e.detach(broker); err != nil && e.ctx.Err() == nil {
+				retry[broker] = time.Now().Add(e.cfg.After)
+				e.log.Error("cannot detach a broker that takes no messages; it holds up the others", attr(broker), slog.Any("error", err))
+			}
+		}
+		if time.Since(swept) >= sweepEvery {
+			e.sweep()
+			swept = time.Now()
+		}
+	}
+}
+
+// sweep drops slots that keep WAL for a broker that is not detached. Such a slot was made
+// in this epoch, by a Copy whose answer was late or by a detachment that was called off:
+// the main stream has all that is in it.
+func (e *epoch) sweep() {
+	ctx, cancel := context.WithTimeout(e.ctx, slotLimit)
+	defer cancel()
+	there, err := e.slots.Lanes(ctx)
+	if err != nil {
+		return // the next time
+	}
+	for _, broker := range there {
+		e.mu.Lock()
+		needed := e.lanes[broker] != nil
+		e.mu.Unlock()
+		if needed {
+			continue
+		}
+		if err := e.slots.Drop(ctx, broker); err == nil {
+			e.log.Info("dropped a slot that nobody needs", attr(broker))
+		}
+	}
+}
+
+// detach gives a broker a slot of its own. Whatever fails, the main stream has given
+// up nothing without it.
+func (e *epoch) detach(broker int32) error {
+	ctx, cancel := context.WithTimeout(e.ctx, slotLimit)
+	defer cancel()
+	if err := e.slots.Copy(ctx, broker); err != nil {
+		return err
+	}
+	if !e.cfg.Main.Detach(broker, e.cfg.After) { // it has recovered meanwhile
+		return e.slots.Drop(ctx, broker)
+	}
+	e.log.Warn("broker takes no messages and is detached: it has a slot of its own until it has caught up", attr(broker))
+	e.start(broker)
+	return nil
+}
+
+// start runs the lane of a detached broker.
+func (e *epoch) start(broker int32) {
+	lane := e.cfg.Lane(broker)
+	e.mu.Lock()
+	e.lanes[broker], e.detached[broker] = lane, true
+	e.mu.Unlock()
+	e.cfg.Changed(broker, true)
+	e.running.Go(func() {
+		joined, err := e.run(broker, lane)
+		switch {
+		case joined:
+			e.mu.Lock()
+			delete(e.lanes, broker) // only now: until then its slot is needed
+			delete(e.detached, broker)
+			e.mu.Unlock()
+			e.cfg.Changed(broker, false)
+			e.log.Info("broker has caught up and joined the others again", attr(broker))
+		case err != nil:
+			select {
+			case e.failed <- fmt.Errorf("broker %d, which is detached: %w", broker, err):
+			default:
+			}
+		}
+	})
+}
+
+// run runs a lane until it has rejoined the main stream, or the epoch ends, or an error
+// that stays.
+func (e *epoch) run(broker int32, lane Lane) (joined bool, err error) {
+	wait := backoff.New(time.Second, 30*time.Second)
+	for e.ctx.Err() == nil {
+		stream, stop := context.WithCancelCause(e.ctx)
+		ended := make(chan error, 1)
+		go func() { ended <- lane.Run(stream) }() // lane stream
+		joined, err = e.follow(broker, lane, ended, func() error {
+			stop(e.cfg.Abandoned)
+			return <-ended
+		})
+		stop(e.cfg.Abandoned)
+		if joined || err != nil {
+			return joined, err
+		}
+		_ = wait.Wait(e.ctx)
+	}
+	return false, nil
+}
+
+// follow tries to rejoin whenever the lane has caught up. It returns false with the
+// lane's stream ended if its slot could not be dropped.
+func (e *epoch) follow(broker int32, lane Lane, ended <-chan error, stop func() error) (joined bool, err error) {
+	wait := backoff.New(250*time.Millisecond, 10*time.Second)
+	for {
+		if ended, err := e.caughtUp(lane, ended); ended {
+			return false, err
+		}
+		cut := e.cfg.Main.Cut(broker)
+		reached, over, err := e.reached(lane, cut, ended)
+		switch {
+		case over:
+			e.cfg.Main.Undo(broker)
+			return false, err
+		case !reached:
+			e.cfg.Main.Undo(broker)
+			e.log.Warn("broker had caught up and does not take the rest; it stays detached", attr(broker))
+			if wait.Wait(e.ctx) != nil {
+				return false, <-ended
+			}
+			continue
+		}
+		if err := stop(); err != nil {
+			e.cfg.Main.Undo(broker)
+			return false, err
+		}
+		gone, sure := e.drop(broker)
+		switch {
+		case gone:
+			e.cfg.Main.Join(broker)
+		case sure:
+			e.cfg.Main.Undo(broker)
+		}
+		// Not sure: what the main stream keeps stays unconfirmed, whatever became of the slot.
+		return gone, nil
+	}
+}
+
+// caughtUp waits until the lane has confirmed what the main stream had received a
+// moment ago. true means that the lane's stream has ended.
+func (e *epoch) caughtUp(lane Lane, ended <-chan error) (bool, error) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	mark, since := e.cfg.Main.Received(), time.Now()
+	for {
+		select {
+		case <-tick.C:
+		case err := <-ended:
+			return true, err
+		}
+		switch {
+		case !lane.Working() || mark == 0 || time.Since(since) > closeBehind:
+			mark, since = e.cfg.Main.Received(), time.Now()
+		case lane.Confirmed() >= mark:
+			return false, nil
+		}
+	}
+}
+
+// reached waits until the lane has confirmed all up to the cut. False means that this
+// takes too long, or that the lane has stopped working; over, that its stream has ended.
+func (e *epoch) reached(lane Lane, cut decoder.Position, ended <-chan error) (reached, over bool, err error) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	limit := time.NewTimer(rejoinLimit)
+	defer limit.Stop()
+	for {
+		if confirmed := lane.Confirmed(); confirmed != 0 && cut.ConfirmedBy(confirmed) {
+			return true, false, nil
+		}
+		if !lane.Working() {
+			return false, false, nil
+		}
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			return false, false, nil
+		case err := <-ended:
+			return false, true, err
+		}
+	}
+}
+
+// drop drops a broker's slot, and tries until it is known to be gone. sure is false if
+// it may be gone and may not: only at the end of the epoch, when the lock on the main
+// slot goes, too, and what was asked for cannot be done any more.
+func (e *epoch) drop(broker int32) (gone, sure bool) {
+	wait := backoff.New(20*time.Millisecond, time.Second)
+	began, unanswered := time.Now(), false
+	for {
+		ctx, cancel := context.WithTimeout(e.ctx, slotLimit)
+		err := e.slots.Drop(ctx, broker)
+		cancel()
+		if err == nil {
+			return true, true
+		}
+		if !errors.Is(err, ErrKept) {
+			unanswered = true // the server may still do it
+		}
+		if !unanswered && time.Since(began) > rejoinLimit {
+			e.log.Warn("cannot drop the slot of a broker that has caught up; it stays detached", attr(broker), slog.Any("error", err))
+			return false, true
+		}
+		if wait.Wait(e.ctx) != nil {
+			return false, !unanswered
+		}
+	}
+}
+
+// attr is the attribute under which logs name a broker.
+func attr(broker int32) slog.Attr { return slog.String("broker", strconv.Itoa(int(broker))) }
