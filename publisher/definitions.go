@@ -6,7 +6,6 @@ import (
 	"maps"
 	"time"
 
-	"github.com/pgamqp/pgamqp/decoder"
 	"github.com/pgamqp/pgamqp/internal/backoff"
 )
 
@@ -110,7 +109,7 @@ func (p *Publisher) openLanes() {
 		if p.own == nil {
 			gate := p.gates[id]
 			if gate == nil {
-				gate = newGate(decoder.PositionAt(p.from))
+				gate = NewGate(p.from)
 				p.gates[id] = gate
 			}
 			if gate.is(gateDetached) {

@@ -49,7 +49,7 @@ func (p *Publisher) Begin(from pglogrepl.LSN, detached []int32, sameHistory bool
 	for _, id := range detached {
 		own[id] = true
 		if p.gates[id] == nil {
-			p.gates[id] = newGate(decoder.PositionAt(from))
+			p.gates[id] = NewGate(from)
 		}
 		if l := p.lanes[id]; l != nil {
 			delete(p.lanes, id)
@@ -57,7 +57,7 @@ func (p *Publisher) Begin(from pglogrepl.LSN, detached []int32, sameHistory bool
 		}
 	}
 	for id, gate := range p.gates {
-		gate.begin(from, own[id], sameHistory)
+		gate.Begin(from, own[id], sameHistory)
 	}
 	p.openLanes()
 }

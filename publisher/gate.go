@@ -48,8 +48,10 @@ type Gate struct {
 	changed chan struct{}
 }
 
-func newGate(from decoder.Position) *Gate {
-	return &Gate{state: gateMain, main: from, changed: make(chan struct{})}
+// NewGate makes the gate of a broker that is served by a main stream which starts at
+// from.
+func NewGate(from pglogrepl.LSN) *Gate {
+	return &Gate{state: gateMain, main: decoder.PositionAt(from), changed: make(chan struct{})}
 }
 
 // set changes the state. The lock is held.
@@ -66,10 +68,10 @@ func (g *Gate) is(s gateState) bool {
 	return g.state == s
 }
 
-// begin prepares the gate for a new main stream, which starts at from. detached says
+// Begin prepares the gate for a new main stream, which starts at from. detached says
 // whether the broker has a slot of its own. If the streams before were of another
 // history, what is remembered of their positions means nothing.
-func (g *Gate) begin(from pglogrepl.LSN, detached, sameHistory bool) {
+func (g *Gate) Begin(from pglogrepl.LSN, detached, sameHistory bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.main, g.lane, g.resume = decoder.PositionAt(from), decoder.Position{}, decoder.Position{}
@@ -105,7 +107,7 @@ func (g *Gate) ServesMain(p decoder.Position) bool {
 // that it was delivered before. An error means that ctx ended.
 func (g *Gate) ServesLane(ctx context.Context, p decoder.Position) (bool, error) {
 	for {
-		serve, wait := g.tryLane(p)
+		serve, wait := g.TryLane(p)
 		if wait == nil {
 			return serve, nil
 		}
@@ -117,8 +119,8 @@ func (g *Gate) ServesLane(ctx context.Context, p decoder.Position) (bool, error)
 	}
 }
 
-// tryLane is ServesLane without waiting: wait is not nil if there is no answer yet.
-func (g *Gate) tryLane(p decoder.Position) (serve bool, wait <-chan struct{}) {
+// TryLane is ServesLane without waiting: wait is not nil if there is no answer yet.
+func (g *Gate) TryLane(p decoder.Position) (serve bool, wait <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.state == gateMain || g.state == gateRejoining && p.CompareUnit(g.cut) > 0 {

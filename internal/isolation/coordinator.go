@@ -204,7 +204,8 @@ func (e *epoch) watch() {
 			return
 		}
 		for _, broker := range e.cfg.Main.Stuck(e.cfg.After) {
-			if time.Now().Before(retry[broker]) {
+			// One that is about to rejoin is stuck because it has to wait for that.
+			if e.hasLane(broker) || time.Now().Before(retry[broker]) {
 				continue
 			}
 			if err := e.detach(broker); err != nil && e.ctx.Err() == nil {
@@ -230,16 +231,20 @@ func (e *epoch) sweep() {
 		return // the next time
 	}
 	for _, broker := range there {
-		e.mu.Lock()
-		needed := e.lanes[broker] != nil
-		e.mu.Unlock()
-		if needed {
+		if e.hasLane(broker) {
 			continue
 		}
 		if err := e.slots.Drop(ctx, broker); err == nil {
 			e.log.Info("dropped a slot that nobody needs", attr(broker))
 		}
 	}
+}
+
+// hasLane tells whether a broker is detached or about to rejoin.
+func (e *epoch) hasLane(broker int32) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.lanes[broker] != nil
 }
 
 // detach gives a broker a slot of its own. Whatever fails, the main stream has given
