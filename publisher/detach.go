@@ -53,7 +53,7 @@ func (p *Publisher) Begin(from pglogrepl.LSN, detached []int32, sameHistory bool
 		}
 		if l := p.lanes[id]; l != nil {
 			delete(p.lanes, id)
-			l.giveUp(0)
+			l.giveUp()
 		}
 	}
 	for id, gate := range p.gates {
@@ -111,7 +111,12 @@ func (p *Publisher) Detach(broker int32, stuck time.Duration) bool {
 	if l == nil || gate == nil {
 		return false
 	}
-	detached := gate.Detach(func() (decoder.Position, bool) { return l.giveUp(stuck) })
+	detached := gate.Detach(func() (decoder.Position, bool) {
+		if _, _, is := l.stuck(stuck); !is {
+			return decoder.Position{}, false
+		}
+		return l.giveUp()
+	})
 	if !detached {
 		return false
 	}
@@ -149,7 +154,7 @@ func (p *Publisher) Undo(broker int32) {
 	p.mu.Unlock()
 	gate.Undo(func() {
 		if l != nil {
-			l.giveUp(0)
+			l.giveUp()
 		}
 	})
 	if l != nil {

@@ -30,6 +30,7 @@ type lane struct {
 	hosts  []Host
 	gone   bool      // the broker was deleted, or its messages go another way
 	fed    time.Time // when something was added last
+	full   bool      // add waits for room
 	down   time.Time
 	err    error // why the lane is down
 	halts  int   // resets under way: nothing is published while there are any
@@ -102,33 +103,44 @@ var errRetired = errors.New("the broker was deleted from amqp.broker")
 // adds. errRetired means that the broker is no more.
 func (l *lane) add(ctx context.Context, e *entry) error {
 	l.mu.Lock()
-	for waited := false; l.window.full(e.size); {
-		if !waited {
-			waited = true
+	defer func() {
+		l.full = false
+		l.mu.Unlock()
+	}()
+	for l.window.full(e.size) {
+		if !l.full {
+			l.full = true
 			l.metrics.Window.Backpressure.Start()
 			defer l.metrics.Window.Backpressure.Stop()
 		}
-		l.mu.Unlock()
-		select {
-		case <-l.space:
-		case <-l.retired:
-			return errRetired
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if err := l.awaitSpace(ctx); err != nil {
+			return err
 		}
-		l.mu.Lock()
 	}
 	if l.gone {
-		l.mu.Unlock()
 		return errRetired
 	}
 	e.addedAt = time.Now()
 	l.fed = e.addedAt
 	l.window.add(e)
 	l.measure()
-	l.mu.Unlock()
 	signal(l.work)
 	return nil
+}
+
+// awaitSpace waits until it is worth looking whether the window has room. The lock is
+// held before and after.
+func (l *lane) awaitSpace(ctx context.Context) error {
+	l.mu.Unlock()
+	defer l.mu.Lock()
+	select {
+	case <-l.space:
+		return nil
+	case <-l.retired:
+		return errRetired
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // measure brings the gauges up to date. The lock is held.
@@ -217,15 +229,10 @@ func (l *lane) end() {
 
 // giveUp ends the lane because another stream delivers what it holds, which is done
 // as far as this one is concerned. It returns the first message that has no verdict,
-// if there is one. With stuck above 0 it does all that only if that message has waited
-// for so long.
-func (l *lane) giveUp(stuck time.Duration) (first decoder.Position, ok bool) {
+// if there is one.
+func (l *lane) giveUp() (first decoder.Position, ok bool) {
 	l.mu.Lock()
 	given := l.window.unclaimed()
-	if stuck > 0 && (len(given) == 0 || time.Since(given[0].addedAt) < stuck) {
-		l.mu.Unlock()
-		return decoder.Position{}, false
-	}
 	l.halts++ // for good: nothing more is published, and no confirm is awaited
 	l.end()
 	l.window.clear()
@@ -240,16 +247,24 @@ func (l *lane) giveUp(stuck time.Duration) (first decoder.Position, ok bool) {
 	return given[0].message.Position(), true
 }
 
-// stuck tells whether the oldest message has waited for the given time or longer, and
-// since when it waits.
+// fullAfter is how long a lane that is down may keep others waiting behind a window that
+// is full.
+const fullAfter = time.Second
+
+// stuck tells whether the lane keeps others waiting: its oldest message has waited for
+// the given time, or, with a window that is full, for fullAfter without a broker that
+// takes anything. since is when that message came.
 func (l *lane) stuck(after time.Duration) (since time.Time, full, is bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.window.head()
-	if e == nil || time.Since(e.addedAt) < after {
+	if e == nil {
 		return time.Time{}, false, false
 	}
-	return e.addedAt, l.window.full(0), true
+	if l.full && !l.down.IsZero() && time.Since(l.down) >= fullAfter {
+		after = min(after, fullAfter)
+	}
+	return e.addedAt, l.full, time.Since(e.addedAt) >= after
 }
 
 // fedSince tells whether a message was added after t.

@@ -65,7 +65,7 @@ func message(n int, content []byte) decoder.Message {
 	lsn := pglogrepl.LSN(0x1000 + 0x10*n)
 	return decoder.Message{
 		ID: "71-1-" + lsn.String(), LSN: lsn, Prefix: decoder.Prefix, Content: content,
-		Transactional: true, XID: 7, CommitTime: time.Now(),
+		Transactional: true, XID: 7, Commit: lsn + 8, CommitTime: time.Now(),
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -257,7 +258,12 @@ func (d *daemon) Detach(broker int32, _ time.Duration) bool {
 	d.w.mu.Lock()
 	defer d.w.mu.Unlock()
 	d.w.note("detach %d", broker)
-	return d.gates[broker].Detach(func() (decoder.Position, bool) { return d.lanes[broker].giveUp(false) })
+	return d.gates[broker].Detach(func() (decoder.Position, bool) {
+		if slices.ContainsFunc(d.lanes[broker].entries, func(e *entry) bool { return e.sent }) {
+			d.w.faults++ // it was on its way and is sent again
+		}
+		return d.lanes[broker].giveUp(false)
+	})
 }
 
 func (d *daemon) Cut(broker int32) decoder.Position {
