@@ -17,6 +17,8 @@ RUN ?= .
 # Which of them are about RabbitMQ, the configuration or all versions anyhow: they run with the
 # first version only. `make integration ONCE=-` runs everything with every version.
 ONCE ?= Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Exchange|QueueThat|Metrics|Prometheus|Mistakes|Readme|TLS|Network|ServerSendsAgain|EveryVersion|NotReady|Compare|RedeliverAll|CannotReach|NotThereYet
+# Integration tests that have a target of their own.
+APART := ^TestMeasure
 FUZZ_SECONDS ?= 60
 DEMO_ARGS ?=
 
@@ -66,11 +68,19 @@ unit: setup ## the tests of every package but integration
 
 .PHONY: integration
 integration: setup ## the real program between real servers, on every PostgreSQL version
-	skip=-; for version in $(POSTGRES); do \
+	skip='$(APART)'; for version in $(POSTGRES); do \
 		echo "integration on PostgreSQL $$version"; \
 		PGAMQP_TEST_POSTGRES=$$version $(GO) test -race -shuffle=on -count=1 -timeout 15m -run '$(RUN)' -skip "$$skip" ./integration; \
-		skip='$(ONCE)'; \
+		skip='$(APART)|$(ONCE)'; \
 	done
+
+.PHONY: measure
+measure: setup ## what one broker notices while another one is down, in figures; needs an idle machine
+	$(GO) test -count=1 -v -timeout 15m -run '^TestMeasure' ./integration
+
+.PHONY: nightly
+nightly: ## the model of detached brokers, through 100,000 histories
+	$(GO) test -count=1 -timeout 60m -run '^TestNoHistory' ./internal/isolation -rapid.checks=100000
 
 .PHONY: fuzz
 fuzz: ## fuzz each target for a minute, or FUZZ_SECONDS

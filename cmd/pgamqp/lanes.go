@@ -33,13 +33,7 @@ func (s slots) Lanes(ctx context.Context) ([]int32, error) { return s.lanes.List
 
 func (s slots) Copy(ctx context.Context, broker int32) error { return s.lanes.Copy(ctx, broker) }
 
-func (s slots) Drop(ctx context.Context, broker int32) error {
-	err := s.lanes.Drop(ctx, broker)
-	if _, refused := errors.AsType[*catalog.RefusedError](err); refused {
-		return fmt.Errorf("%w: %w", isolation.ErrKept, err)
-	}
-	return err
-}
+func (s slots) Drop(ctx context.Context, broker int32) error { return s.lanes.Drop(ctx, broker) }
 
 // begin is called for each main stream that has started.
 func (d *daemon) begin(ctx context.Context, at replication.Start) (replication.Begun, error) {

@@ -32,17 +32,13 @@ type Lanes struct {
 	PID  uint32
 }
 
-// RefusedError says that the server has answered that it does not do what was asked.
-type RefusedError struct {
-	Action string
-	Err    error
-}
-
-func (e *RefusedError) Error() string { return e.Action + ": " + e.Err.Error() }
-func (e *RefusedError) Unwrap() error { return e.Err }
-
-// errReplaced means that another process reads the main slot, or none.
-var errReplaced = errors.New("this daemon does not read the main slot any more")
+// A command that reaches the server later than tooLate after its connection was made is
+// not carried out, and nobody gives up waiting before. So after an error, what was asked
+// for may have been done, but will not be done later.
+const (
+	tooLate = 4 * time.Second
+	giveUp  = 6 * time.Second
+)
 
 // List returns the brokers that have a slot of their own, in the order of their ids.
 func (l *Lanes) List(ctx context.Context) ([]int32, error) {
@@ -71,8 +67,7 @@ func (l *Lanes) Copy(ctx context.Context, broker int32) error {
 		else (select 'done' from pg_catalog.pg_copy_logical_replication_slot(`+sql.Literal(l.Slot)+`, `+lane+`, false))`)
 }
 
-// Drop drops a broker's own slot, if there is one. A *RefusedError means that it is still
-// there; after any other error it may be dropped, now or later.
+// Drop drops a broker's own slot, if there is one.
 func (l *Lanes) Drop(ctx context.Context, broker int32) error {
 	lane := sql.Literal(LaneSlot(l.Slot, broker))
 	return l.command(ctx, fmt.Sprintf("drop slot %q", LaneSlot(l.Slot, broker)), `
@@ -80,17 +75,21 @@ func (l *Lanes) Drop(ctx context.Context, broker int32) error {
 		else (select 'done' from pg_catalog.pg_drop_replication_slot(`+lane+`))`)
 }
 
-// command runs the branches of a CASE unless this daemon was replaced.
+// command runs the branches of a CASE, unless this daemon was replaced or the command is
+// late.
 func (l *Lanes) command(ctx context.Context, action, branches string) error {
 	rows, err := l.run(ctx, action, fmt.Sprintf(`
 		select case when not exists (
-		  select from pg_catalog.pg_replication_slots where slot_name = %s and active_pid = %d) then 'replaced' %s end`,
-		sql.Literal(l.Slot), l.PID, branches))
+		  select from pg_catalog.pg_replication_slots where slot_name = %s and active_pid = %d)
+		then 'this daemon does not read the main slot any more'
+		when (select pg_catalog.clock_timestamp() - backend_start from pg_catalog.pg_stat_activity
+		       where pid = pg_catalog.pg_backend_pid()) > interval '%d ms' then 'the server was too slow' %s end`,
+		sql.Literal(l.Slot), l.PID, tooLate.Milliseconds(), branches))
 	if err != nil {
 		return err
 	}
 	if len(rows) != 1 || rows[0] != "done" {
-		return &RefusedError{Action: action, Err: errReplaced}
+		return fmt.Errorf("%s: %s", action, strings.Join(rows, ", "))
 	}
 	return nil
 }
@@ -100,6 +99,8 @@ func (l *Lanes) command(ctx context.Context, action, branches string) error {
 func (l *Lanes) run(ctx context.Context, action, statement string) ([]string, error) {
 	var out []string
 	err := l.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		ctx, cancel := context.WithTimeoutCause(ctx, giveUp, errors.New("no answer from the server"))
+		defer cancel()
 		results, err := conn.PgConn().Exec(ctx, `select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(`+
 			sql.Literal("pgamqp slot "+l.Slot)+`, 0)); `+statement).ReadAll()
 		if err != nil {
@@ -113,29 +114,10 @@ func (l *Lanes) run(ctx context.Context, action, statement string) ([]string, er
 		}
 		return nil
 	})
-	if err == nil {
-		return out, nil
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", action, explainSlotError(err))
 	}
-	if notDone(err) {
-		return nil, &RefusedError{Action: action, Err: explainSlotError(err)}
-	}
-	return nil, fmt.Errorf("%s: %w", action, explainSlotError(err))
-}
-
-// notDone tells whether an error proves that the server has not changed a slot. A session
-// that is terminated or canceled proves nothing: it may have been on its way back, and what
-// is done to a slot is not undone.
-func notDone(err error) bool {
-	var refused *pgconn.ConnectError
-	if errors.As(err, &refused) { // nothing was sent
-		return true
-	}
-	for _, code := range []string{codeObjectInUse, codeUndefinedObject, codeInsufficientPrivilege, codeTooManySlots, codeInvalidName, codeWrongState} {
-		if hasCode(err, code) {
-			return true
-		}
-	}
-	return false
+	return out, nil
 }
 
 // explainSlotError adds what to do to errors that somebody must set right.

@@ -17,7 +17,6 @@ const (
 	codeUndefinedObject       = "42704"
 	codeTooManySlots          = "53400"
 	codeInvalidName           = "42602"
-	codeWrongState            = "55000"
 )
 
 // hasCode tells whether an error came from the server with this SQLSTATE.

@@ -2,7 +2,6 @@ package isolation
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -17,19 +16,18 @@ import (
 )
 
 // Slots is what the server keeps for detached brokers, as one main stream may use it.
+// Each call ends within seconds, or with ctx. If it ends with an error, what it asked for
+// may have been done, but will not be done later, unless it was ctx that ended: then all
+// depends on the main stream's still reading the main slot when the server gets to it.
 type Slots interface {
 	// Lanes returns the brokers that have a slot of their own.
 	Lanes(ctx context.Context) ([]int32, error)
 	// Copy copies the main slot for a broker, unless it has a slot of its own already. nil
 	// means that there is one, on disk.
 	Copy(ctx context.Context, broker int32) error
-	// Drop drops a broker's own slot. nil means that it is gone; ErrKept, that it is not;
-	// any other error, that it may be, now or later.
+	// Drop drops a broker's own slot. nil means that it is gone.
 	Drop(ctx context.Context, broker int32) error
 }
-
-// ErrKept says that the server has refused to drop a slot.
-var ErrKept = errors.New("the slot is still there")
 
 // Main is the main stream and what it delivers to.
 type Main interface {
@@ -88,8 +86,6 @@ const (
 	rejoinLimit = 5 * time.Second
 	// sweepEvery is how often is looked for slots that nobody needs.
 	sweepEvery = 10 * time.Second
-	// slotLimit bounds one command about a slot.
-	slotLimit = 10 * time.Second
 )
 
 // Coordinator detaches brokers and lets them rejoin, for one main stream at a time.
@@ -150,9 +146,7 @@ type Start struct {
 // process had detached has no slot any more: another daemon let it rejoin, and only the
 // main slot keeps now what this process has passed over.
 func (c *Coordinator) Begin(ctx context.Context, slots Slots, at Start) (end func(), forget bool, err error) {
-	looking, cancel := context.WithTimeout(ctx, slotLimit)
-	defer cancel()
-	detached, err := slots.Lanes(looking)
+	detached, err := slots.Lanes(ctx)
 	if err != nil {
 		return nil, false, fmt.Errorf("look for slots of detached brokers: %w", err)
 	}
@@ -224,9 +218,7 @@ func (e *epoch) watch() {
 // in this epoch, by a Copy whose answer was late or by a detachment that was called off:
 // the main stream has all that is in it.
 func (e *epoch) sweep() {
-	ctx, cancel := context.WithTimeout(e.ctx, slotLimit)
-	defer cancel()
-	there, err := e.slots.Lanes(ctx)
+	there, err := e.slots.Lanes(e.ctx)
 	if err != nil {
 		return // the next time
 	}
@@ -234,7 +226,7 @@ func (e *epoch) sweep() {
 		if e.hasLane(broker) {
 			continue
 		}
-		if err := e.slots.Drop(ctx, broker); err == nil {
+		if err := e.slots.Drop(e.ctx, broker); err == nil {
 			e.log.Info("dropped a slot that nobody needs", attr(broker))
 		}
 	}
@@ -250,13 +242,11 @@ func (e *epoch) hasLane(broker int32) bool {
 // detach gives a broker a slot of its own. Whatever fails, the main stream has given
 // up nothing without it.
 func (e *epoch) detach(broker int32) error {
-	ctx, cancel := context.WithTimeout(e.ctx, slotLimit)
-	defer cancel()
-	if err := e.slots.Copy(ctx, broker); err != nil {
+	if err := e.slots.Copy(e.ctx, broker); err != nil {
 		return err
 	}
 	if !e.cfg.Main.Detach(broker, e.cfg.After) { // it has recovered meanwhile
-		return e.slots.Drop(ctx, broker)
+		return e.slots.Drop(e.ctx, broker)
 	}
 	e.log.Warn("broker takes no messages and is detached: it has a slot of its own until it has caught up", attr(broker))
 	e.start(broker)
@@ -393,28 +383,27 @@ func (e *epoch) reached(lane Lane, cut decoder.Position, ended <-chan error) (re
 	}
 }
 
-// drop drops a broker's slot, and tries until it is known to be gone. sure is false if
-// it may be gone and may not: only at the end of the epoch, when the lock on the main
-// slot goes, too, and what was asked for cannot be done any more.
+// drop drops a broker's slot, and tries until it is known what has become of it. sure is
+// false only at the end of the epoch.
 func (e *epoch) drop(broker int32) (gone, sure bool) {
 	wait := backoff.New(20*time.Millisecond, time.Second)
-	began, unanswered := time.Now(), false
+	began := time.Now()
 	for {
-		ctx, cancel := context.WithTimeout(e.ctx, slotLimit)
-		err := e.slots.Drop(ctx, broker)
-		cancel()
+		err := e.slots.Drop(e.ctx, broker)
 		if err == nil {
 			return true, true
 		}
-		if !errors.Is(err, ErrKept) {
-			unanswered = true // the server may still do it
-		}
-		if !unanswered && time.Since(began) > rejoinLimit {
+		there, lookErr := e.slots.Lanes(e.ctx)
+		switch {
+		case lookErr != nil:
+		case !slices.Contains(there, broker):
+			return true, true
+		case time.Since(began) > rejoinLimit:
 			e.log.Warn("cannot drop the slot of a broker that has caught up; it stays detached", attr(broker), slog.Any("error", err))
 			return false, true
 		}
 		if wait.Wait(e.ctx) != nil {
-			return false, !unanswered
+			return false, false
 		}
 	}
 }

@@ -3,7 +3,6 @@ package isolation_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -308,21 +307,40 @@ type slots struct {
 	pid int
 }
 
+// The server does nothing that was asked for more than tooLate ago, by which time nobody
+// has given up waiting.
+const (
+	tooLate = 5 * time.Second
+	giveUp  = 7 * time.Second
+)
+
+var (
+	errLate     = errors.New("too late")
+	errReplaced = errors.New("replaced")
+	errInUse    = errors.New("in use")
+)
+
 // ask is a command: it takes time to get there, and its answer takes time to come back.
-// Whoever does not wait for that does not know whether it was or will be done.
+// Whoever gives up waiting does not know whether it was done.
 func (s slots) ask(ctx context.Context, do func(w *world) error) error {
 	if err := s.d.pause(ctx); err != nil {
-		return fmt.Errorf("%w: %w", isolation.ErrKept, err) // not sent
+		return err // not connected
 	}
+	connected := time.Now()
 	answer := make(chan error, 1)
 	go func() {
 		_ = s.d.pause(context.Background())
 		s.d.w.mu.Lock()
-		err := do(s.d.w)
+		err := errLate
+		if time.Since(connected) <= tooLate {
+			err = do(s.d.w)
+		}
 		s.d.w.mu.Unlock()
 		_ = s.d.pause(context.Background())
 		answer <- err
 	}()
+	ctx, cancel := context.WithTimeout(ctx, giveUp)
+	defer cancel()
 	select {
 	case err := <-answer:
 		return err
@@ -330,8 +348,6 @@ func (s slots) ask(ctx context.Context, do func(w *world) error) error {
 		return ctx.Err()
 	}
 }
-
-var errReplaced = fmt.Errorf("%w: replaced", isolation.ErrKept)
 
 func (s slots) Lanes(ctx context.Context) (out []int32, err error) {
 	err = s.ask(ctx, func(w *world) error {
@@ -367,7 +383,7 @@ func (s slots) Drop(ctx context.Context, broker int32) error {
 		case own == nil:
 			return nil
 		case own.reader != 0:
-			return fmt.Errorf("%w: in use", isolation.ErrKept)
+			return errInUse
 		}
 		w.note("process %d drops the slot of %d", s.pid, broker)
 		delete(w.slots, broker)

@@ -69,7 +69,7 @@ func (w *world) note(format string, args ...any) {
 func newWorld(brokers int) *world {
 	w := &world{
 		began: time.Now(),
-		next: 0x100, slots: map[int32]*slot{mainSlot: {confirmed: 0x100}},
+		next:  0x100, slots: map[int32]*slot{mainSlot: {confirmed: 0x100}},
 		down: make(map[int32]bool), delivered: make(map[int32][]int), open: []*unit{{transaction: true}, {transaction: true}},
 	}
 	for b := range int32(brokers) {
