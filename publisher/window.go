@@ -25,6 +25,8 @@ type entry struct {
 	alone     bool      // to be sent with nothing else in flight
 	failures  int       // connections it has ended while it was alone in flight
 	nackedAt  time.Time // of the first negative confirm
+	heldAt    time.Time // since when it is held because the broker will not take it
+	heldFor   verdict   // why; of the last attempt
 	resolved  bool      // has its verdict; kept until all before it have theirs
 	forgotten bool      // given up by clear; its verdict means nothing
 }
@@ -130,6 +132,14 @@ func (w *window) clear() {
 	}
 	clear(w.entries)
 	*w = window{maxCount: w.maxCount, maxBytes: w.maxBytes, entries: w.entries[:0]}
+}
+
+// front returns the oldest entry without a verdict, nil if there is none.
+func (w *window) front() *entry {
+	if w.first == len(w.entries) {
+		return nil
+	}
+	return w.entries[w.first]
 }
 
 // len returns the number of entries without a verdict, or waiting behind one.
