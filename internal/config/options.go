@@ -34,7 +34,7 @@ func options() []option {
 			parseBytes, showBytes, func(c *Config) *int64 { return &c.WindowBytes }),
 		duration("shutdown_timeout", "longest `time` that a stop waits for confirms of what was sent",
 			func(c *Config) *time.Duration { return &c.ShutdownTimeout }),
-		duration("nack_retry_timeout", "`time` for which a message that the broker nacks is sent again before it becomes a dead letter; 0s means at once",
+		duration("nack_retry_timeout", "`time` for which a message that the broker nacks is sent again before on_reject of the broker applies; 0s means at once",
 			func(c *Config) *time.Duration { return &c.NackRetryTimeout }),
 		duration("heartbeat_interval", "`time` between two heartbeats through the whole path",
 			func(c *Config) *time.Duration { return &c.HeartbeatInterval }),
