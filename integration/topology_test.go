@@ -63,7 +63,7 @@ func TestDeclarationsAreSentEvenIfTheTransactionRollsBack(t *testing.T) {
 }
 
 // A channel is closed by the broker for most of these, the connection for the last.
-func TestRefusedDeclarationIsADeadLetterAndDisturbsNoMessage(t *testing.T) {
+func TestR34RefusedDeclarationIsADeadLetterAndDisturbsNoMessage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.queue(1, "q")

@@ -25,8 +25,9 @@ const (
 
 // Broker is a destination: hosts that are tried in turn.
 type Broker struct {
-	ID    int32
-	Hosts []Host
+	ID     int32
+	Hosts  []Host
+	Policy Policy
 }
 
 // Host is one address of a broker, and how to log in there.

@@ -9,20 +9,27 @@ import (
 	"github.com/pgamqp/pgamqp/internal/backoff"
 )
 
-// refreshEvery is how often definitions are read without a sign of a change.
-const refreshEvery = 15 * time.Second
+// Definitions are read without a sign of a change every refreshEvery, because a
+// trigger can be disabled, and every refreshStuck while a lane is stuck, because the
+// sign may wait behind the very messages that are stuck.
+const (
+	refreshStuck = 3 * time.Second
+	refreshEvery = 5 * refreshStuck
+)
 
 // keepDefinitions reads amqp.broker at the start and every now and then.
 func (p *Publisher) keepDefinitions(ctx context.Context) {
-	for {
-		if p.refresh(ctx, 0) != nil {
-			return
+	tick := time.NewTicker(refreshStuck)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		if n%int(refreshEvery/refreshStuck) == 0 || p.stuck() {
+			if p.refresh(ctx, 0) != nil {
+				return
+			}
 		}
-		timer := time.NewTimer(refreshEvery)
 		select {
-		case <-timer.C:
+		case <-tick.C:
 		case <-ctx.Done():
-			timer.Stop()
 			return
 		}
 	}
@@ -77,11 +84,11 @@ func (p *Publisher) define(ctx context.Context, brokers []Broker) {
 	lanes := maps.Clone(p.lanes)
 	p.mu.Unlock()
 	for id, l := range lanes {
-		if b, ok := wanted[id]; ok && !l.has(b.Hosts) {
+		if b, ok := wanted[id]; ok && !l.has(b) {
 			settling, cancel := context.WithTimeout(ctx, settleBefore)
 			_ = l.drain(settling, 0) // a lane that is down is why somebody changes it
 			cancel()
-			l.update(b.Hosts)
+			l.update(b)
 		}
 	}
 	p.mu.Lock()

@@ -84,7 +84,7 @@ func (p *Publisher) Stuck(after time.Duration) []int32 {
 	}
 	stuck := make(map[int32]waiting)
 	for id, l := range p.lanes {
-		if since, full, is := l.stuck(after); is {
+		if since, full, is := l.holdsUp(after); is {
 			stuck[id] = waiting{since, full}
 		}
 	}
@@ -112,7 +112,7 @@ func (p *Publisher) Detach(broker int32, stuck time.Duration) bool {
 		return false
 	}
 	detached := gate.Detach(func() (decoder.Position, bool) {
-		if _, _, is := l.stuck(stuck); !is {
+		if _, _, is := l.holdsUp(stuck); !is {
 			return decoder.Position{}, false
 		}
 		return l.giveUp()

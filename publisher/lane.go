@@ -28,6 +28,7 @@ type lane struct {
 	mu     sync.Mutex // guards all below
 	window window
 	hosts  []Host
+	policy Policy
 	gone   bool      // the broker was deleted, or its messages go another way
 	fed    time.Time // when something was added last
 	full   bool      // add waits for room
@@ -42,6 +43,7 @@ type lane struct {
 	space   chan struct{} // for add: the window has room
 	settled chan struct{} // for the publish loop: at most one entry is in flight
 	drained chan struct{} // for drain: the window is empty
+	hurry   chan struct{} // for pause: what is to be sent again is tried at once
 	retired chan struct{} // closed when gone is set
 	ended   chan struct{} // closed when run has returned
 	// released is closed, by release, when the lane may connect. Both are nil if it may
@@ -53,8 +55,12 @@ type lane struct {
 	pumping sync.Mutex
 
 	// Used by run's goroutine only.
-	targets  map[target]bool // known to take messages
-	nackWait *backoff.Backoff
+	targets   map[target]bool // known to take messages
+	nackWait  *backoff.Backoff
+	holdPause holdPause
+	refusals  backoff.Repeats
+
+	drops tally
 }
 
 func newLane(b Broker, cfg Config, log *slog.Logger, m *metrics.Broker) *lane {
@@ -63,17 +69,20 @@ func newLane(b Broker, cfg Config, log *slog.Logger, m *metrics.Broker) *lane {
 		log:     log.With(slog.String("broker", strconv.Itoa(int(b.ID)))),
 		window:  window{maxCount: cfg.WindowMessages, maxBytes: cfg.WindowBytes},
 		hosts:   b.Hosts,
+		policy:  b.Policy,
 		down:    time.Now(),
 		work:    make(chan struct{}, 1),
 		space:   make(chan struct{}, 1),
 		settled: make(chan struct{}, 1),
 		drained: make(chan struct{}, 1),
+		hurry:   make(chan struct{}, 1),
 		retired: make(chan struct{}),
 		ended:   make(chan struct{}),
 
 		interrupt: func() {},
 		targets:   make(map[target]bool),
 		nackWait:  backoff.New(50*time.Millisecond, 5*time.Second),
+		holdPause: holdPause{wait: backoff.New(holdMin, holdMax)},
 	}
 	m.UnconfirmedWindow.Set(float64(cfg.WindowMessages))
 	m.Window.LimitBytes.Set(float64(cfg.WindowBytes))
@@ -147,6 +156,11 @@ func (l *lane) awaitSpace(ctx context.Context) error {
 func (l *lane) measure() {
 	l.metrics.Unconfirmed.Set(float64(l.window.pending))
 	l.metrics.Window.Bytes.Set(float64(l.window.bytes))
+	held := 0.0
+	if l.holding() != nil {
+		held = 1
+	}
+	l.metrics.Holding.Set(held)
 }
 
 // take returns the next entry to be published, nil if there is none.
@@ -193,20 +207,26 @@ func (l *lane) resolve(e *entry) {
 	}
 }
 
-// has tells whether these are the lane's hosts.
-func (l *lane) has(hosts []Host) bool {
+// has tells whether the lane has these hosts and this policy.
+func (l *lane) has(b Broker) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Equal(l.hosts, hosts)
+	return slices.Equal(l.hosts, b.Hosts) && l.policy.equal(b.Policy)
 }
 
-// update gives the lane new hosts; it reconnects.
-func (l *lane) update(hosts []Host) {
+// update gives the lane a new definition. It reconnects if the hosts are others.
+func (l *lane) update(b Broker) {
+	l.setPolicy(b.Policy)
 	l.mu.Lock()
-	l.hosts = hosts
+	if slices.Equal(l.hosts, b.Hosts) {
+		l.mu.Unlock()
+		l.log.Info("broker changed", slog.String("on_reject", string(b.Policy.OnReject)))
+		return
+	}
+	l.hosts = b.Hosts
 	l.interrupt()
 	l.mu.Unlock()
-	l.setHosts(hosts)
+	l.setHosts(b.Hosts)
 	l.log.Info("broker changed, reconnecting")
 }
 
@@ -251,17 +271,17 @@ func (l *lane) giveUp() (first decoder.Position, ok bool) {
 // is full.
 const fullAfter = time.Second
 
-// stuck tells whether the lane keeps others waiting: its oldest message has waited for
+// holdsUp tells whether the lane keeps others waiting: its oldest message has waited for
 // the given time, or, with a window that is full, for fullAfter without a broker that
 // takes anything. since is when that message came.
-func (l *lane) stuck(after time.Duration) (since time.Time, full, is bool) {
+func (l *lane) holdsUp(after time.Duration) (since time.Time, full, is bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e := l.window.head()
+	e := l.window.front()
 	if e == nil {
 		return time.Time{}, false, false
 	}
-	if l.full && !l.down.IsZero() && time.Since(l.down) >= fullAfter {
+	if down, _ := l.unavailable(); l.full && !down.IsZero() && time.Since(down) >= fullAfter {
 		after = min(after, fullAfter)
 	}
 	return e.addedAt, l.full, time.Since(e.addedAt) >= after
@@ -299,7 +319,8 @@ func (l *lane) drain(ctx context.Context, patience time.Duration) error {
 	defer tick.Stop()
 	for {
 		l.mu.Lock()
-		n, down, err := l.window.len(), l.down, l.err
+		n := l.window.len()
+		down, err := l.unavailable()
 		l.mu.Unlock()
 		if n == 0 {
 			return nil
@@ -337,7 +358,8 @@ func (l *lane) setUp() {
 func (l *lane) status() (down time.Time, err error, held int) { //nolint:revive,staticcheck // the error is a fact here, not a result
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.down, l.err, l.window.len()
+	down, err = l.unavailable()
+	return down, err, l.window.len()
 }
 
 // run connects and publishes until ctx ends, or the lane is retired and empty.
@@ -351,9 +373,9 @@ func (l *lane) run(ctx context.Context) {
 			return
 		}
 	}
-	wait := backoff.New(100*time.Millisecond, 2*time.Second)
-	var repeats backoff.Repeats
-	for host := 0; ctx.Err() == nil; {
+	var next *turns
+	var known []Host // that next is about
+	for ctx.Err() == nil {
 		epoch, interrupt := context.WithCancel(ctx)
 		l.mu.Lock()
 		hosts, gone := l.hosts, l.gone
@@ -364,19 +386,18 @@ func (l *lane) run(ctx context.Context) {
 			l.buryAll(ctx)
 			return
 		}
-		began := time.Now()
-		err := l.connect(epoch, hosts[host%len(hosts)])
-		if err != nil && epoch.Err() == nil {
-			l.setDown(err)
-			if repeats.Worth(err.Error(), time.Now()) {
-				l.log.Warn("no connection to broker, trying again", slog.Any("error", err))
-			}
-			if time.Since(began) > time.Minute {
-				wait.Reset()
-			}
-			host++
-			if host%len(hosts) == 0 || time.Since(began) > time.Second {
-				_ = wait.Wait(epoch) // the whole list was tried, or this connection did work
+		if !slices.Equal(hosts, known) { // whatever was wrong with them, they are others
+			next, known = newTurns(len(hosts)), hosts
+		}
+		host, wait := next.pick(time.Now())
+		if backoff.Sleep(epoch, wait) == nil {
+			began := time.Now()
+			err := l.connect(epoch, hosts[host])
+			if err != nil && epoch.Err() == nil {
+				l.setDown(err)
+				if next.failed(host, err, time.Since(began), time.Now()) {
+					l.log.Warn("no connection to broker, trying again", slog.Any("error", err))
+				}
 			}
 		}
 		interrupt()
@@ -420,8 +441,10 @@ func (l *lane) connect(ctx context.Context, h Host) error {
 			return end.err
 		case c.IsClosed():
 			return amqp.ErrClosed
+		case end.held:
+			l.pauseHeld(ctx)
 		case end.nacked:
-			_ = l.nackWait.Wait(ctx)
+			l.pause(ctx, l.nackWait)
 		}
 	}
 	return nil

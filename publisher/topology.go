@@ -66,8 +66,7 @@ func (op *operation) String() string {
 	return op.kind.String()
 }
 
-// apply performs the operation on a channel of its own connection: a broker
-// closes the whole connection for an exchange type it does not know.
+// apply performs the operation.
 func (op *operation) apply(ch *amqp.Channel) error {
 	const noWait = false
 	switch op.kind {
@@ -104,7 +103,14 @@ func (p *pump) operate(ctx context.Context, e *entry) bool {
 		p.again = true
 		return false
 	}
-	err := p.apply(ctx, e.request.operation)
+	// On a connection of its own: a broker closes the whole one for an exchange type it
+	// does not know. That it lets us in no more says nothing about the operation.
+	c, err := dial(ctx, p.conn.host, p.cfg.ConnectionName+" declarations", func(bool, string) {})
+	if err != nil {
+		p.failure = fmt.Errorf("%s: %w", e.request.operation, err)
+		return false
+	}
+	err = c.apply(ctx, e.request.operation)
 	var refusal *amqp.Error
 	switch {
 	case err == nil:
@@ -120,12 +126,8 @@ func (p *pump) operate(ctx context.Context, e *entry) bool {
 	return false
 }
 
-// apply performs an operation on a connection of its own.
-func (p *pump) apply(ctx context.Context, op *operation) error {
-	c, err := dial(ctx, p.conn.host, p.cfg.ConnectionName+" declarations", func(bool, string) {})
-	if err != nil {
-		return err
-	}
+// apply performs an operation and closes the connection.
+func (c *connection) apply(ctx context.Context, op *operation) error {
 	defer c.close()
 	defer context.AfterFunc(ctx, c.raw.abort)()
 	ch, err := c.Channel()

@@ -27,6 +27,8 @@ type entry struct {
 	failures  int       // connections it has ended while it was alone in flight
 	nackedAt  time.Time // of the first negative confirm
 	claimed   bool      // has its verdict, and done is being called
+	heldAt    time.Time // since when it is held because the broker will not take it
+	heldFor   verdict   // why; of the last attempt
 	resolved  bool      // has its verdict; kept until all before it have theirs
 	forgotten bool      // given up by clear; its verdict means nothing
 }
@@ -114,14 +116,6 @@ func (w *window) rewind() {
 	w.next, w.pending = w.first, 0
 }
 
-// head returns the oldest entry without a verdict, nil if there is none.
-func (w *window) head() *entry {
-	if w.len() == 0 {
-		return nil
-	}
-	return w.entries[w.first]
-}
-
 // unclaimed returns the entries that have no verdict, in order.
 func (w *window) unclaimed() []*entry {
 	var out []*entry
@@ -151,6 +145,14 @@ func (w *window) clear() {
 	}
 	clear(w.entries)
 	*w = window{maxCount: w.maxCount, maxBytes: w.maxBytes, entries: w.entries[:0]}
+}
+
+// front returns the oldest entry without a verdict, nil if there is none.
+func (w *window) front() *entry {
+	if w.first == len(w.entries) {
+		return nil
+	}
+	return w.entries[w.first]
 }
 
 // len returns the number of entries without a verdict, or waiting behind one.

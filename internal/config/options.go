@@ -34,7 +34,7 @@ func options() []option {
 			parseBytes, showBytes, func(c *Config) *int64 { return &c.WindowBytes }),
 		duration("shutdown_timeout", "longest `time` that a stop waits for confirms of what was sent",
 			func(c *Config) *time.Duration { return &c.ShutdownTimeout }),
-		duration("nack_retry_timeout", "`time` for which a message that the broker nacks is sent again before it becomes a dead letter; 0s means at once",
+		duration("nack_retry_timeout", "`time` for which a message that the broker nacks is sent again before on_reject of the broker applies; 0s means at once",
 			func(c *Config) *time.Duration { return &c.NackRetryTimeout }),
 		duration("detach_after", "`time` for which a broker that takes no messages may hold up the others before it gets a slot of its own; 0s means for ever",
 			func(c *Config) *time.Duration { return &c.DetachAfter }),
