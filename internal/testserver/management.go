@@ -95,6 +95,10 @@ type Queue struct {
 	Type     string `json:"type"`
 	Durable  bool   `json:"durable"`
 	Messages int    `json:"messages"`
+
+	// Of a quorum queue: the node that leads it, and those of its members that are there.
+	Leader string   `json:"leader"`
+	Online []string `json:"online"`
 }
 
 // Queues lists the queues of a virtual host.

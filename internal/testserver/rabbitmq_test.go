@@ -81,7 +81,7 @@ func TestRabbitMQLife(t *testing.T) {
 	defer cancel()
 
 	// Someone takes a port between the pick and the start.
-	intruder, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", r.ports.epmd.port))
+	intruder, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", r.epmd.lease.port))
 	if err != nil {
 		t.Fatal(err)
 	}
