@@ -14,6 +14,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -88,6 +89,10 @@ func TestRabbitMQLife(t *testing.T) {
 	err = r.startAnywhere()
 	if err := errors.Join(err, intruder.Close()); err != nil {
 		t.Fatal(err)
+	}
+
+	if version, err := r.Version(ctx); err != nil || !strings.HasPrefix(version, fmt.Sprintf("%d.", r.programs.major())) {
+		t.Errorf("version %q runs, out of an installation of version %d: %v", version, r.programs.major(), err)
 	}
 
 	const vhost = "odd/näme"
