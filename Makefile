@@ -16,7 +16,9 @@ POSTGRES ?= 15 14 16 17 18
 RUN ?= .
 # Which of them are about RabbitMQ, the configuration or all versions anyhow: they run with the
 # first version only. `make integration ONCE=-` runs everything with every version.
-ONCE ?= Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Exchange|QueueThat|Metrics|Prometheus|Mistakes|Readme|TLS|Network|ServerSendsAgain|EveryVersion|NotReady|Compare|RedeliverAll|CannotReach|NotThereYet
+ONCE ?= Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Exchange|QueueThat|Metrics|Prometheus|Mistakes|Readme|TLS|Network|ServerSendsAgain|EveryVersion|NotReady|Compare|RedeliverAll|CannotReach|NotThereYet|Cluster|FullQueue
+# Which integration tests are about PostgreSQL alone: `make test-rabbitmq4` leaves them out.
+POSTGRES_ONLY ?= ^TestP[0-9]|Postgres|Slot|Publication|Role|Privileges|IsRefused|Mistakes|Compare|ServerSendsAgain|ServerWithout|StreamWorks|SynchronousStandby|TwentyClean|TwentyKills
 # Integration tests that have a target of their own.
 APART := ^TestMeasure
 FUZZ_SECONDS ?= 60
@@ -24,7 +26,7 @@ DEMO_ARGS ?=
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 .PHONY: build
 build: ## build bin/pgamqp
@@ -81,6 +83,12 @@ measure: setup ## what one broker notices while another one is down, in figures;
 .PHONY: nightly
 nightly: ## the model of detached brokers, through 100,000 histories
 	$(GO) test -count=1 -timeout 60m -run '^TestNoHistory' ./internal/isolation -rapid.checks=100000
+
+.PHONY: test-rabbitmq4
+test-rabbitmq4: setup ## the tests that use RabbitMQ, on version 4 (Debian and root only)
+	@scripts/setup.sh rabbitmq4
+	PGAMQP_TEST_RABBITMQ=4 $(GO) test -race -shuffle=on -count=1 -timeout 5m -run 'RabbitMQ|ServersDie' ./internal/testserver
+	PGAMQP_TEST_RABBITMQ=4 PGAMQP_TEST_POSTGRES=15 $(GO) test -race -shuffle=on -count=1 -timeout 15m -run '$(RUN)' -skip '$(APART)|$(POSTGRES_ONLY)' ./integration
 
 .PHONY: fuzz
 fuzz: ## fuzz each target for a minute, or FUZZ_SECONDS

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 // loadQueue is the queue that a load publishes to, at each broker.
@@ -20,6 +21,8 @@ type loadOptions struct {
 	pause        time.Duration
 	seed         uint64 // 0 is a random one, which is logged
 	ledger       bool   // each transaction also writes its messages into a table, see ledger
+
+	arguments amqp.Table // of the queue
 }
 
 // load is sessions that publish at the same time: some messages a transaction, to all
@@ -49,7 +52,7 @@ func (w *world) startLoad(o loadOptions) *load {
 	}
 	w.t.Logf("load with seed %d", o.seed)
 	for i := range w.vhosts {
-		w.queue(i+1, loadQueue)
+		declare(w.t, w.channel(i+1), o.arguments, loadQueue)
 	}
 	if o.ledger {
 		w.createLedger()

@@ -123,7 +123,7 @@ func TestBodyThatIsTooLargeForTheBrokerLosesNoMessageOfOthers(t *testing.T) {
 	}
 }
 
-func TestQueueThatRefusesForLongMakesDeadLettersInOrder(t *testing.T) {
+func TestR09QueueThatRefusesForLongMakesDeadLettersInOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.queue(1, "q")
