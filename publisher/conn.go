@@ -16,6 +16,9 @@ import (
 
 const (
 	dialTimeout = 10 * time.Second
+	// reconnectMax bounds the pause between two attempts to connect: nothing else keeps
+	// messages back once a broker is there again.
+	reconnectMax = time.Second
 	// heartbeat is the interval agreed with the broker; after one and a half without a
 	// sign of life the library closes the connection.
 	heartbeat    = 10 * time.Second

@@ -260,7 +260,7 @@ func (l *lane) status() (down time.Time, err error, held int) { //nolint:revive,
 
 // run connects and publishes until ctx ends, or the lane is retired and empty.
 func (l *lane) run(ctx context.Context) {
-	wait := backoff.New(100*time.Millisecond, 2*time.Second)
+	wait := backoff.New(100*time.Millisecond, reconnectMax)
 	var repeats backoff.Repeats
 	for host := 0; ctx.Err() == nil; {
 		epoch, interrupt := context.WithCancel(ctx)

@@ -53,6 +53,7 @@ func runDaemon(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err == nil {
 		group.Go(func() error { return d.publisher.Run(background) })
 		group.Go(func() error { return d.watchSlot(background) })
+		group.Go(func() error { return d.watchShutdown(background) })
 		group.Go(func() error { return d.sendHeartbeats(background) })
 		err = d.session.Run(ctx, d.publisher)
 	}
