@@ -67,11 +67,16 @@ func (d *daemon) confirmed(labels ...string) float64 {
 // if that is later than recoverLimit after the fault's end.
 func (d *daemon) wantRecovery(what string, end time.Time, before float64, labels ...string) {
 	d.t.Helper()
+	d.wantRecoveryWithin(recoverLimit, what, end, before, labels...)
+}
+
+func (d *daemon) wantRecoveryWithin(limit time.Duration, what string, end time.Time, before float64, labels ...string) {
+	d.t.Helper()
 	await(d.t, startLimit, what+": messages are delivered again", func() bool { return d.confirmed(labels...) > before })
 	took := time.Since(end)
 	d.t.Logf("%s: the first new message was delivered %s after the end of the fault", what, took.Round(time.Millisecond))
-	if took > recoverLimit {
-		d.t.Errorf("%s: recovered after %s, want less than %s", what, took, recoverLimit)
+	if took > limit {
+		d.t.Errorf("%s: recovered after %s, want less than %s", what, took, limit)
 	}
 }
 

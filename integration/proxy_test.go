@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
 // proxy stands between the daemon and a server, and is what breaks: the server of all tests
@@ -20,6 +21,7 @@ type proxy struct {
 	conns    map[net.Conn]bool
 	flowing  chan struct{} // closed while bytes flow
 	stranded map[net.Conn]bool
+	latency  time.Duration // of each piece, on either way
 }
 
 func startProxy(t *testing.T, target string) *proxy {
@@ -113,6 +115,23 @@ func (p *proxy) strand() {
 	}
 }
 
+// delay makes the network slow; 0 makes it fast again.
+func (p *proxy) delay(latency time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.latency = latency
+}
+
+// travel is the time that a piece is under way.
+func (p *proxy) travel() {
+	p.mu.Lock()
+	latency := p.latency
+	p.mu.Unlock()
+	if latency > 0 {
+		<-time.After(latency)
+	}
+}
+
 func (p *proxy) isStranded(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -167,6 +186,7 @@ func (p *proxy) copy(to io.Writer, from net.Conn) {
 		n, err := from.Read(buffer)
 		<-p.flow()
 		if n > 0 && !p.isStranded(from) {
+			p.travel()
 			if _, err := to.Write(buffer[:n]); err != nil {
 				return
 			}
