@@ -21,6 +21,8 @@ type environment struct {
 	program  string // the binary under test
 	postgres *testserver.Postgres
 	rabbit   *testserver.RabbitMQ
+
+	breakable chan *testserver.RabbitMQ // nodes that no test uses now; nil has never been started
 }
 
 //nolint:gochecknoglobals // a server takes seconds to start, so there is one for all tests
@@ -48,6 +50,7 @@ func TestMain(m *testing.M) {
 
 // start builds the program and starts the servers.
 func (e *environment) start(folder string) error {
+	e.breakable = newBreakables()
 	var all errgroup.Group
 	all.Go(func() error {
 		var err error
@@ -82,6 +85,11 @@ func (e *environment) close() error {
 	}
 	if e.rabbit != nil {
 		err = errors.Join(err, e.rabbit.Close())
+	}
+	for range len(e.breakable) {
+		if rabbit := <-e.breakable; rabbit != nil {
+			err = errors.Join(err, rabbit.Close())
+		}
 	}
 	return err
 }

@@ -23,55 +23,124 @@ func (w *world) mendBroker(broker int) {
 	w.exec(`update amqp.broker set port = $2 where broker_id = $1`, broker, w.rabbit.Port())
 }
 
-// PostgreSQL waits at its end for every replication client to confirm all it was sent, without
-// limit. A daemon that cannot confirm has to let go.
-func TestPostgresStopsPromptly(t *testing.T) {
+// stopPostgres stops PostgreSQL and starts it again. It waits at its end for every replication
+// client to confirm all it was sent, without limit: a daemon that cannot confirm has to let go.
+func (w *world) stopPostgres(d *daemon, what string, mode testserver.StopMode) {
+	w.t.Helper()
+	const limit = 5 * time.Second
+	w.waitStreaming()
+	began := time.Now()
+	if err := w.postgres.Stop(mode); err != nil {
+		w.t.Errorf("%s, %s: %v", mode, what, err)
+	}
+	took := time.Since(began)
+	w.t.Logf("%s stop, %s: %s", mode, what, took.Round(time.Millisecond))
+	if took > limit {
+		w.t.Errorf("%s stop, %s, took %s, want less than %s", mode, what, took, limit)
+	}
+	if err := w.postgres.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	if !d.running() {
+		w.t.Fatalf("%s stop, %s: the daemon has ended", mode, what)
+	}
+}
+
+// publishSome publishes messages that the broker does not take now.
+func (w *world) publishSome(what string) {
+	w.t.Helper()
+	w.waitStreaming()
+	w.exec(`select amqp.publish(1, '', 'q', $1 || n) from generate_series(1, 10) n`, what+", few: ")
+}
+
+// fillDaemon publishes more than the daemon holds: then it reads no more, and does not hear what
+// the server says.
+func (w *world) fillDaemon(d *daemon, what string) {
+	w.t.Helper()
+	w.waitStreaming()
+	waited := func() float64 { return d.metric("pgamqp_backpressure_seconds_total", `stage="inbox"`) }
+	before := waited()
+	w.exec(`select amqp.publish(1, '', 'q', $1 || n) from generate_series(1, 5000) n`, what+", many: ")
+	await(w.t, startLimit, "the daemon can hold no more", func() bool { return waited() > before })
+}
+
+// stopDuring stops PostgreSQL while a broker takes nothing: with a few messages that wait, and with as
+// many as the daemon can hold.
+func (w *world) stopDuring(d *daemon, fault string, few, full []testserver.StopMode) {
+	w.t.Helper()
+	w.publishSome(fault)
+	for _, mode := range few {
+		w.stopPostgres(d, fault, mode)
+	}
+	w.fillDaemon(d, fault)
+	for _, mode := range full {
+		w.stopPostgres(d, fault+" and all buffers full", mode)
+	}
+}
+
+func TestP16AndP17AndP19PostgresStopsPromptly(t *testing.T) {
 	t.Parallel()
-	const limit = 8 * time.Second
-	postgres := ownPostgres(t, testserver.PostgresOptions{})
-	w := newWorld(t, worldOptions{postgres: postgres})
+	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{})})
+	w.queue(1, "q")
+	p := startProxy(t, w.rabbit.Addr())
+	w.exec(`update amqp.broker set port = $1`, p.port())
+	h := w.history()
+	d := w.start()
+	w.exec(`select amqp.publish(1, '', 'q', 'first')`)
+	w.waitDelivered()
+	goroutines := d.metric("go_goroutines")
+	fast, smart := testserver.Fast, testserver.Smart
+	both := []testserver.StopMode{fast, smart}
+	for _, mode := range both {
+		w.stopPostgres(d, "daemon idle", mode)
+	}
+	for _, fault := range []struct {
+		name       string
+		begin, end func()
+		few        []testserver.StopMode
+	}{
+		{"broker down", p.refuse, p.accept, both},
+		{"broker frozen", p.freeze, p.thaw, both[1:]},
+	} {
+		w.waitStreaming()
+		d.waitReady()
+		fault.begin()
+		w.stopDuring(d, fault.name, fault.few, both)
+		fault.end()
+		w.waitStreaming()
+		w.waitDelivered()
+	}
+	compare(h.bodies(1), w.received(1, "q")).wantComplete(t)
+	w.checkLeftovers(d)
+	checkGoroutines(t, d, goroutines)
+}
+
+func TestP16PostgresStopsPromptlyWithABrokerThatIsBlockedOrPaused(t *testing.T) {
+	t.Parallel()
+	rabbit := breakable(t)
+	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{}), rabbit: rabbit})
 	w.queue(1, "q")
 	h := w.history()
 	d := w.start()
-	stop := func(what string, mode testserver.StopMode) {
-		t.Helper()
-		w.waitStreaming()
-		began := time.Now()
-		if err := postgres.Stop(mode); err != nil {
-			t.Errorf("%s, %s: %v", mode, what, err)
-		}
-		took := time.Since(began)
-		t.Logf("%s stop, %s: %s", mode, what, took.Round(time.Millisecond))
-		if took > limit {
-			t.Errorf("%s stop, %s, took %s, want less than %s", mode, what, took, limit)
-		}
-		if err := postgres.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if !d.running() {
-			t.Fatalf("%s stop, %s: the daemon has ended", mode, what)
-		}
-	}
 	w.exec(`select amqp.publish(1, '', 'q', 'first')`)
 	w.waitDelivered()
-	stop("daemon idle", testserver.Fast)
-	stop("daemon idle", testserver.Smart)
+	fast, smart := []testserver.StopMode{testserver.Fast}, []testserver.StopMode{testserver.Smart}
 
+	setAlarm(t, rabbit, true)
+	w.stopDuring(d, "broker blocked", fast, smart)
+	setAlarm(t, rabbit, false)
 	w.waitStreaming()
-	w.breakBroker(d, 1)
-	w.exec(`select amqp.publish(1, '', 'q', 'waits')`)
-	stop("broker down", testserver.Fast)
-	stop("broker down", testserver.Smart)
-	// More than the daemon holds: it reads no more, so it does not hear what the server says.
-	w.waitStreaming()
-	w.exec(`select amqp.publish(1, '', 'q', 'waits, too: ' || n) from generate_series(1, 5000) n`)
-	await(t, startLimit, "the daemon can hold no more", func() bool {
-		return d.metric("pgamqp_backpressure_seconds_total", `stage="inbox"`) > 0
-	})
-	stop("broker down and all buffers full", testserver.Fast)
-	stop("broker down and all buffers full", testserver.Smart)
+	w.waitDelivered()
 
-	w.mendBroker(1)
-	compare(h.bodies(1), w.received(1, "q")).wantExact(t)
+	if err := rabbit.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	w.stopDuring(d, "broker paused", smart, fast)
+	if err := rabbit.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	w.waitStreaming()
+	w.waitDelivered()
+	compare(h.bodies(1), w.received(1, "q")).wantComplete(t)
 	w.checkLeftovers(d)
 }

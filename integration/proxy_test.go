@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
 // proxy stands between the daemon and a server, and is what breaks: the server of all tests
@@ -19,11 +20,13 @@ type proxy struct {
 	listener net.Listener
 	conns    map[net.Conn]bool
 	flowing  chan struct{} // closed while bytes flow
+	stranded map[net.Conn]bool
+	latency  time.Duration // of each piece, on either way
 }
 
 func startProxy(t *testing.T, target string) *proxy {
 	t.Helper()
-	p := &proxy{t: t, target: target, conns: make(map[net.Conn]bool), flowing: make(chan struct{})}
+	p := &proxy{t: t, target: target, conns: make(map[net.Conn]bool), stranded: make(map[net.Conn]bool), flowing: make(chan struct{})}
 	close(p.flowing)
 	p.accept()
 	t.Cleanup(func() {
@@ -102,6 +105,39 @@ func (p *proxy) thaw() {
 	}
 }
 
+// strand is a peer that has vanished: what is sent on the present connections is gone, and nobody
+// closes them. New ones are let through.
+func (p *proxy) strand() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		p.stranded[c] = true
+	}
+}
+
+// delay makes the network slow; 0 makes it fast again.
+func (p *proxy) delay(latency time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.latency = latency
+}
+
+// travel is the time that a piece is under way.
+func (p *proxy) travel() {
+	p.mu.Lock()
+	latency := p.latency
+	p.mu.Unlock()
+	if latency > 0 {
+		<-time.After(latency)
+	}
+}
+
+func (p *proxy) isStranded(c net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stranded[c]
+}
+
 func (p *proxy) flow() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -126,7 +162,10 @@ func (p *proxy) serve(client net.Conn) {
 	var both sync.WaitGroup
 	for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
 		both.Go(func() {
-			p.copy(way[1], way[0]) // until either side ends
+			p.copy(way[1], way[0])    // until either side ends
+			if p.isStranded(way[0]) { // the other side hears nothing of that
+				return
+			}
 			_, _ = client.Close(), server.Close()
 		})
 	}
@@ -137,15 +176,17 @@ func (p *proxy) forget(c net.Conn) {
 	_ = c.Close()
 	p.mu.Lock()
 	delete(p.conns, c)
+	delete(p.stranded, c)
 	p.mu.Unlock()
 }
 
-func (p *proxy) copy(to io.Writer, from io.Reader) {
+func (p *proxy) copy(to io.Writer, from net.Conn) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
 		<-p.flow()
-		if n > 0 {
+		if n > 0 && !p.isStranded(from) {
+			p.travel()
 			if _, err := to.Write(buffer[:n]); err != nil {
 				return
 			}

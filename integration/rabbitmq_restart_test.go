@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,55 +13,10 @@ import (
 // takes nothing, and so that few messages may come twice.
 const faultWindow = 100
 
-// TestBrokerFaults breaks a RabbitMQ of its own. It takes long to start, so all share it, one
-// after the other.
-func TestBrokerFaults(t *testing.T) {
+// The broker is ended under load, in order and by force.
+func TestR12RestartsOfTheBrokerLoseNothingAndRepeatOnlyWhatWasInFlight(t *testing.T) {
 	t.Parallel()
-	rabbit, err := testserver.StartRabbitMQ(testserver.RabbitMQOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := rabbit.Close(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("log of RabbitMQ:\n%s", rabbit.LogTail())
-		}
-	})
-	t.Run("restarts lose nothing and repeat only what was in flight", func(t *testing.T) {
-		testBrokerRestarts(t, rabbit)
-	})
-	t.Run("a pause is waited for", func(t *testing.T) {
-		testBrokerWait(t, rabbit, func(*daemon) {
-			if err := rabbit.Pause(); err != nil {
-				t.Fatal(err)
-			}
-		}, func(*daemon) {
-			if err := rabbit.Resume(); err != nil {
-				t.Fatal(err)
-			}
-		})
-	})
-	t.Run("an alarm is waited for", func(t *testing.T) {
-		watermark := func(fraction string) {
-			if _, err := rabbit.Ctl(withDeadline(t, sqlLimit), "set_vm_memory_high_watermark", fraction); err != nil {
-				t.Fatal(err)
-			}
-		}
-		testBrokerWait(t, rabbit, func(d *daemon) {
-			watermark("0.000001")
-			await(t, startLimit, "the daemon sees the alarm", func() bool { return d.metric("pgamqp_broker_blocked") == 2 })
-		}, func(d *daemon) {
-			watermark("0.4")
-			await(t, startLimit, "the daemon sees the end of the alarm", func() bool { return d.metric("pgamqp_broker_blocked") == 0 })
-		})
-	})
-}
-
-// testBrokerRestarts ends the broker under load, in order and by force.
-func testBrokerRestarts(t *testing.T, rabbit *testserver.RabbitMQ) {
-	t.Cleanup(func() { _ = rabbit.Resume() }) // for a test that has failed
+	rabbit := breakable(t)
 	w := newWorld(t, worldOptions{brokers: 2, rabbit: rabbit})
 	h := w.history()
 	d := w.start("--window-messages", fmt.Sprint(faultWindow))
@@ -88,12 +44,9 @@ func testBrokerRestarts(t *testing.T, rabbit *testserver.RabbitMQ) {
 			t.Fatal(err)
 		}
 		l.waitCommits(100) // the application notices nothing
-		if err := rabbit.Start(); err != nil {
-			t.Fatal(err)
-		}
-		began := time.Now()
+		before := d.confirmed()
+		d.wantRecovery(fault, restart(t, rabbit), before)
 		await(t, startLimit, "both brokers are connected again", func() bool { return d.metric("pgamqp_broker_connected") == 2 })
-		t.Logf("%s: recovered %s after RabbitMQ was ready", fault, time.Since(began).Round(time.Millisecond))
 	}
 	l.waitCommits(20)
 	l.stop()
@@ -111,19 +64,74 @@ func testBrokerRestarts(t *testing.T, rabbit *testserver.RabbitMQ) {
 	checkGoroutines(t, d, goroutines)
 }
 
-// testBrokerWait stops the broker from taking messages, without an end of its connections.
-// Nothing has to come again then.
-func testBrokerWait(t *testing.T, rabbit *testserver.RabbitMQ, hold, release func(*daemon)) {
-	t.Cleanup(func() { _ = rabbit.Resume() }) // for a test that has failed
+// A message is persistent unless it asks not to be.
+func TestR11OnlyMessagesThatAskForItAreLostWithTheBrokersMemory(t *testing.T) {
+	t.Parallel()
+	rabbit := breakable(t)
+	w := newWorld(t, worldOptions{rabbit: rabbit})
+	w.queue(1, "q")
+	w.start()
+	w.exec(`select amqp.publish(1, '', 'q', 'by default')`)
+	w.exec(`select amqp.publish(1, '', 'q', 'transient', delivery_mode => 1)`)
+	w.exec(`select amqp.publish(1, '', 'q', 'persistent', delivery_mode => 2)`)
+	w.waitDelivered() // the transient one is confirmed, too
+	if err := rabbit.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := rabbit.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if got := bodies(w.received(1, "q")); !slices.Equal(got, []string{"by default", "persistent"}) {
+		t.Errorf("%q have outlived the restart", got)
+	}
+}
+
+func TestR15PausedBrokerIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	rabbit := breakable(t)
+	testBrokerWait(t, rabbit, 2, 1500*time.Millisecond, func(*daemon) {
+		if err := rabbit.Pause(); err != nil {
+			t.Fatal(err)
+		}
+	}, func(*daemon) {
+		if err := rabbit.Resume(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// alarmTime is longer than a connection lives on which nothing is read (15 s): the heartbeats
+// must go on both ways.
+const alarmTime = 18 * time.Second
+
+func TestR13AlarmIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	rabbit := breakable(t)
+	testBrokerWait(t, rabbit, 1, alarmTime, func(d *daemon) {
+		setAlarm(t, rabbit, true)
+		await(t, startLimit, "the daemon sees the alarm", func() bool { return d.metric("pgamqp_broker_blocked") == 2 })
+	}, func(d *daemon) {
+		setAlarm(t, rabbit, false)
+		await(t, startLimit, "the daemon sees the end of the alarm", func() bool { return d.metric("pgamqp_broker_blocked") == 0 })
+	})
+}
+
+// testBrokerWait stops the broker from taking messages for some time, without an end of its
+// connections. Nothing has to come again then.
+func testBrokerWait(t *testing.T, rabbit *testserver.RabbitMQ, times int, wait time.Duration, hold, release func(*daemon)) {
 	w := newWorld(t, worldOptions{brokers: 2, rabbit: rabbit})
 	h := w.history()
 	d := w.start("--window-messages", fmt.Sprint(faultWindow))
 	l := w.startLoad(restartLoad())
-	for range 2 {
+	l.waitCommits(20)
+	goroutines := d.metric("go_goroutines")
+	for range times {
 		l.waitCommits(100)
 		hold(d)
-		await(t, startLimit, "the daemon waits for the broker", func() bool { return d.metric("pgamqp_lag_seconds") > 1.5 })
+		await(t, wait+startLimit, "the daemon waits for the broker", func() bool { return d.metric("pgamqp_lag_seconds") > wait.Seconds() })
+		before := d.confirmed()
 		release(d)
+		d.wantRecovery("waited", time.Now(), before)
 		waitCaughtUp(d)
 	}
 	l.stop()
@@ -137,6 +145,7 @@ func testBrokerWait(t *testing.T, rabbit *testserver.RabbitMQ, hold, release fun
 	}
 	h.checkLedger()
 	w.checkLeftovers(d)
+	checkGoroutines(t, d, goroutines)
 }
 
 // waitCaughtUp waits until messages go out as they come in.

@@ -10,7 +10,7 @@ import (
 // not reached may come back any moment. One that has refused the login does so until
 // somebody changes something; if that is the definition, it is tried at once.
 const (
-	unreachableMin, unreachableMax = 100 * time.Millisecond, 2 * time.Second
+	unreachableMin, unreachableMax = 100 * time.Millisecond, time.Second
 	deniedMin, deniedMax           = 500 * time.Millisecond, 30 * time.Second
 	// lastingConnection is how long a connection has to last to make up for the failures
 	// before it.

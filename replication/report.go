@@ -34,7 +34,7 @@ const (
 	// normal operation it asks once in half a wal_sender_timeout.
 	stoppingAfter  = 10
 	stoppingWithin = 2 * time.Second
-	stoppingGrace  = 2 * time.Second
+	stoppingGrace  = time.Second
 
 	goodbyeTimeout = 3 * time.Second
 )

@@ -55,6 +55,7 @@ func runDaemon(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err == nil {
 		group.Go(func() error { return d.publisher.Run(background) })
 		group.Go(func() error { return d.watchSlot(background) })
+		group.Go(func() error { return d.watchShutdown(background) })
 		group.Go(func() error { return d.sendHeartbeats(background) })
 		group.Go(func() error {
 			select {

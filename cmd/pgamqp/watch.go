@@ -15,13 +15,8 @@ import (
 	"github.com/pgamqp/pgamqp/replication"
 )
 
-// The slot is looked at every watchEvery, and every probeEvery while something
-// waits for its confirm for longer than that: a look is also how the daemon sees
-// that the server is shutting down.
-const (
-	watchEvery = 3 * time.Second
-	probeEvery = time.Second
-)
+// watchEvery is how often the slot is looked at.
+const watchEvery = 3 * time.Second
 
 // watchSlot brings the slot's numbers into the metrics, until ctx ends. It returns
 // an error if the server has made a synchronous standby of the daemon.
@@ -40,11 +35,7 @@ func (d *daemon) watchSlot(ctx context.Context) error {
 				Fix: "name the real standbys in synchronous_standby_names instead of *, and reload",
 			}
 		}
-		pause := watchEvery
-		if d.session.Lag() > probeEvery {
-			pause = probeEvery
-		}
-		timer := time.NewTimer(pause)
+		timer := time.NewTimer(watchEvery)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():

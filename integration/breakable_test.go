@@ -1,0 +1,111 @@
+package integration
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"github.com/pgamqp/pgamqp/internal/testserver"
+)
+
+// breakables is how many RabbitMQ nodes there are for tests that break a whole node: it takes
+// seconds to start, so these tests wait for each other. The shared node is broken by nobody.
+const breakables = 2
+
+// newBreakables returns the places of the nodes, still empty.
+func newBreakables() chan *testserver.RabbitMQ {
+	c := make(chan *testserver.RabbitMQ, breakables)
+	for range breakables {
+		c <- nil
+	}
+	return c
+}
+
+// breakable returns a node for the test to do with as it likes. It must run again at the end.
+func breakable(t *testing.T) *testserver.RabbitMQ {
+	t.Helper()
+	rabbit := <-shared.breakable
+	t.Cleanup(func() {
+		if t.Failed() && rabbit != nil { // who knows what state it is in
+			t.Logf("log of RabbitMQ:\n%s", rabbit.LogTail())
+			if err := rabbit.Close(); err != nil {
+				t.Error(err)
+			}
+			rabbit = nil
+		}
+		shared.breakable <- rabbit
+	})
+	if rabbit == nil {
+		var err error
+		if rabbit, err = testserver.StartRabbitMQ(testserver.RabbitMQOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { _ = rabbit.Resume() }) // for a test that has failed: daemons end in time
+	return rabbit
+}
+
+// setAlarm sets or clears the memory alarm of a node.
+func setAlarm(t *testing.T, rabbit *testserver.RabbitMQ, on bool) {
+	t.Helper()
+	watermark := map[bool]string{true: "0.000001", false: "0.4"}[on]
+	if _, err := rabbit.Ctl(withDeadline(t, sqlLimit), "set_vm_memory_high_watermark", watermark); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// recoverLimit is how soon after the end of a fault the first new message must be delivered.
+const recoverLimit = 2 * time.Second
+
+// confirmed returns how many messages the brokers have confirmed to the daemon.
+func (d *daemon) confirmed(labels ...string) float64 {
+	d.t.Helper()
+	return d.metric("pgamqp_confirmed_messages_total", labels...)
+}
+
+// wantRecovery waits until a broker confirms more than it had during a fault, and fails the test
+// if that is later than recoverLimit after the fault's end.
+func (d *daemon) wantRecovery(what string, end time.Time, before float64, labels ...string) {
+	d.t.Helper()
+	d.wantRecoveryWithin(recoverLimit, what, end, before, labels...)
+}
+
+func (d *daemon) wantRecoveryWithin(limit time.Duration, what string, end time.Time, before float64, labels ...string) {
+	d.t.Helper()
+	await(d.t, startLimit, what+": messages are delivered again", func() bool { return d.confirmed(labels...) > before })
+	took := time.Since(end)
+	d.t.Logf("%s: the first new message was delivered %s after the end of the fault", what, took.Round(time.Millisecond))
+	if took > limit {
+		d.t.Errorf("%s: recovered after %s, want less than %s", what, took, limit)
+	}
+}
+
+// restart starts a node and returns when its port was open: from then on a client may log in.
+func restart(t *testing.T, rabbit *testserver.RabbitMQ) (accepted time.Time) {
+	t.Helper()
+	ended := make(chan struct{})
+	opened := make(chan time.Time, 1)
+	go func() {
+		again := time.NewTicker(5 * time.Millisecond)
+		defer again.Stop()
+		for {
+			if c, err := net.DialTimeout("tcp", rabbit.Addr(), time.Second); err == nil {
+				_ = c.Close()
+				opened <- time.Now()
+				return
+			}
+			select {
+			case <-again.C:
+			case <-ended:
+				opened <- time.Now()
+				return
+			}
+		}
+	}()
+	err := rabbit.Start()
+	close(ended)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return <-opened
+}
