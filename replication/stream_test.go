@@ -213,8 +213,8 @@ func TestErrorThatStaysEndsTheSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.run(w.config(), confirmAll())
-	w.stream().Fail(&fakewal.Error{Code: "42704", Message: `publication "pub" does not exist`})
-	if err := r.end(); err == nil || !strings.Contains(err.Error(), "creating it now does not help") {
+	w.stream().Fail(&fakewal.Error{Code: "XX000", Message: "invalid memory alloc request size 1073741824"})
+	if err := r.end(); err == nil || !strings.Contains(err.Error(), "poisoned slot") {
 		t.Errorf("ended with %v", err)
 	}
 }
