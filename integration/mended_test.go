@@ -12,7 +12,7 @@ func TestInstallMendsAMissingPublication(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	w.queue(1, "q")
 	w.exec(`drop publication pgamqp`)
-	w.refuseRun(exitPrecondition, nil, `fix: run "pgamqp install"`)
+	w.refuseRun(exitPublication, nil, `fix: run "pgamqp install"`)
 	w.install()
 	w.start()
 	w.exec(`select amqp.publish(1, '', 'q', 'a')`)
@@ -27,7 +27,7 @@ func TestSlotThatIsStuckForWantOfThePublicationNeedsAnOperator(t *testing.T) {
 	w.exec(`create table t as select 1`)
 	w.exec(`create publication pgamqp`)
 	if w.postgres.Version() < 18 {
-		w.refuseRun(exitPrecondition, nil, `publication "pgamqp" does not exist`, `creating it now does not help`)
+		w.refuseRun(exitPublication, nil, `publication "pgamqp" does not exist`, `creating it now does not help`)
 	}
 }
 

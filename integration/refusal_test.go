@@ -16,6 +16,9 @@ const (
 	exitUsage        = 2
 	exitPrecondition = 3
 	exitSlotLost     = 4
+	exitSlotGone     = 5
+	exitOtherSystem  = 6
+	exitPublication  = 7
 )
 
 // refused runs a command that must end by itself with a code, and whose output must match
@@ -88,7 +91,7 @@ func TestMissingPublicationIsRefused(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	w.refuseRun(exitPrecondition, []string{"--publication", "no_such"}, `publication "no_such" does not exist`, `fix: run "pgamqp install"`)
 	w.exec(`drop publication pgamqp`)
-	w.refuseRun(exitPrecondition, nil, `publication "pgamqp" does not exist`, `fix: run "pgamqp install"`)
+	w.refuseRun(exitPublication, nil, `publication "pgamqp" does not exist`, `fix: run "pgamqp install"`)
 	// Nothing has changed a row meanwhile, so that the slot is not stuck.
 	w.exec(`create publication pgamqp`)
 	w.start()
