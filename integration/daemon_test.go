@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pglogrepl"
+
 	"github.com/pgamqp/pgamqp/internal/testserver"
 )
 
@@ -152,6 +154,20 @@ func (d *daemon) ends(code int, patterns ...string) {
 		d.t.Errorf("exit code %d, want %d", got, code)
 	}
 	d.wantLog(patterns...)
+}
+
+// said returns the position in the log that a pattern has in parentheses.
+func (d *daemon) said(pattern string) pglogrepl.LSN {
+	d.t.Helper()
+	match := regexp.MustCompile(pattern).FindStringSubmatch(d.log.String())
+	if match == nil {
+		d.t.Fatalf("the log does not match %q", pattern)
+	}
+	lsn, err := pglogrepl.ParseLSN(match[1])
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return lsn
 }
 
 // wantLog checks that the log matches all patterns.

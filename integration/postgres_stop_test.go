@@ -23,6 +23,15 @@ func (w *world) mendBroker(broker int) {
 	w.exec(`update amqp.broker set port = $2 where broker_id = $1`, broker, w.rabbit.Port())
 }
 
+// leaderAndStandby tells two daemons apart, once both are ready.
+func (w *world) leaderAndStandby(a, b *daemon) (working, waiting *daemon) {
+	w.t.Helper()
+	working = leader(w.t, []*daemon{a, b})
+	waiting = without([]*daemon{a, b}, working)[0]
+	waiting.waitStandby()
+	return working, waiting
+}
+
 // PostgreSQL waits at its end for every replication client to confirm all it was sent, without
 // limit. A daemon that cannot confirm has to let go.
 func TestPostgresStopsPromptly(t *testing.T) {
@@ -54,8 +63,15 @@ func TestPostgresStopsPromptly(t *testing.T) {
 	}
 	w.exec(`select amqp.publish(1, '', 'q', 'first')`)
 	w.waitDelivered()
-	stop("daemon idle", testserver.Fast)
-	stop("daemon idle", testserver.Smart)
+	waiting := w.launch() // on a connection that is idle
+	waiting.waitStandby()
+	stop("daemons idle", testserver.Fast)
+	d, waiting = w.leaderAndStandby(d, waiting)
+	stop("daemons idle", testserver.Smart)
+	d, waiting = w.leaderAndStandby(d, waiting)
+	if code := waiting.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
 
 	w.waitStreaming()
 	w.breakBroker(d, 1)

@@ -10,9 +10,9 @@ import (
 // proxy stands between the daemon and a server, and is what breaks: the server of all tests
 // must not. The daemon reaches it at 127.0.0.1 and port().
 type proxy struct {
-	t      *testing.T
-	bound  int
-	ended  sync.WaitGroup
+	t     *testing.T
+	bound int
+	ended sync.WaitGroup
 
 	mu       sync.Mutex // guards all below
 	target   string

@@ -190,29 +190,6 @@ func TestDaemonIsNoSynchronousStandby(t *testing.T) {
 	w.start()
 }
 
-func TestLostSlotIsToldWithTheRangeThatIsMissing(t *testing.T) {
-	t.Parallel()
-	p := ownPostgres(t, testserver.PostgresOptions{Settings: map[string]string{"max_slot_wal_keep_size": "1MB"}})
-	w := newWorld(t, worldOptions{postgres: p})
-	confirmed := value[string](w, `select confirmed_flush_lsn::text from pg_replication_slots where slot_name = $1`, w.slot)
-	w.exec(`select amqp.publish(1, '', 'q', 'a')`)
-	for range 3 {
-		w.exec(`select pg_switch_wal()`)
-		w.exec(`create table if not exists some_wal ()`)
-		w.exec(`drop table some_wal`)
-	}
-	w.exec(`checkpoint`)
-	await(t, startLimit, "the slot is lost", func() bool {
-		return value[string](w, `select wal_status from pg_replication_slots where slot_name = $1`, w.slot) == "lost"
-	})
-	w.refuseRun(exitSlotLost, nil, fmt.Sprintf(`slot "%s" is lost`, w.slot), confirmed,
-		fmt.Sprintf(`select pg_drop_replication_slot\('%s'\); and "pgamqp install"`, w.slot))
-	w.refuseInstall(exitPrecondition, nil, `is lost`, `pg_drop_replication_slot`)
-	w.exec(`select pg_drop_replication_slot($1)`, w.slot)
-	w.install()
-	w.start()
-}
-
 func TestMistakesInTheConfigurationAreToldAtOnce(t *testing.T) {
 	t.Parallel()
 	refused(t, exitUsage, []string{"run", "--slot", "A", "--window-bytes", "7 apples", "--heartbeat-interval", "1ms", "--log-level", "loud"},
