@@ -16,7 +16,7 @@ POSTGRES ?= 15 14 16 17 18
 RUN ?= .
 # Which of them are about RabbitMQ, the configuration or all versions anyhow: they run with the
 # first version only. `make integration ONCE=-` runs everything with every version.
-ONCE ?= Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Exchange|QueueThat|Metrics|Prometheus|Mistakes|Readme|TLS|Network|ServerSendsAgain|EveryVersion|NotReady|Compare|RedeliverAll|CannotReach|NotThereYet
+ONCE ?= Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Exchange|QueueThat|Metrics|Prometheus|Mistakes|Readme|TLS|Network|ServerSendsAgain|EveryVersion|NotReady|Compare|RedeliverAll|CannotReach|NotThereYet|FailoverTo|NeverSynced|IdleForTooLong|OneDaemonWorks|FrozenDaemon|OutlivesAPause|OtherSystem|RoomForAnother
 FUZZ_SECONDS ?= 60
 DEMO_ARGS ?=
 

@@ -20,7 +20,7 @@ func TestInstallMendsAMissingPublication(t *testing.T) {
 }
 
 // A slot that is stuck for want of the publication needs an operator; the code says: try again.
-func TestSlotThatIsStuckForWantOfThePublicationNeedsAnOperator(t *testing.T) {
+func TestP21SlotThatIsStuckForWantOfThePublicationNeedsAnOperator(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.exec(`drop publication pgamqp`)

@@ -113,7 +113,7 @@ func TestP31AndP32StreamSurvivesTheEndOfItsServerProcess(t *testing.T) {
 	w.checkLeftovers(d)
 }
 
-func TestP53ServerWithoutARoomForAnotherWalsenderIsWaitedFor(t *testing.T) {
+func TestP53ServerWithoutRoomForAnotherWalsenderIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	postgres := ownPostgres(t, testserver.PostgresOptions{Settings: map[string]string{"max_wal_senders": "1"}})
 	w := newWorld(t, worldOptions{postgres: postgres})

@@ -34,7 +34,7 @@ func (w *world) leaderAndStandby(a, b *daemon) (working, waiting *daemon) {
 
 // PostgreSQL waits at its end for every replication client to confirm all it was sent, without
 // limit. A daemon that cannot confirm has to let go.
-func TestPostgresStopsPromptly(t *testing.T) {
+func TestP16AndP17AndP19PostgresStopsPromptly(t *testing.T) {
 	t.Parallel()
 	const limit = 8 * time.Second
 	postgres := ownPostgres(t, testserver.PostgresOptions{})

@@ -86,7 +86,7 @@ func TestSlotThatIsNotOursIsRefused(t *testing.T) {
 	compare([]string{"a"}, w.received(1, "q")).wantExact(t)
 }
 
-func TestMissingPublicationIsRefused(t *testing.T) {
+func TestP21MissingPublicationIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.refuseRun(exitPrecondition, []string{"--publication", "no_such"}, `publication "no_such" does not exist`, `fix: run "pgamqp install"`)
@@ -140,7 +140,7 @@ func TestRoleWithoutPrivilegesIsRefused(t *testing.T) {
 	}
 }
 
-func TestServerWithoutLogicalDecodingIsRefused(t *testing.T) {
+func TestP52ServerWithoutLogicalDecodingIsRefused(t *testing.T) {
 	t.Parallel()
 	p := ownPostgres(t, testserver.PostgresOptions{})
 	w := newWorld(t, worldOptions{postgres: p})
@@ -161,7 +161,7 @@ func TestServerWithoutLogicalDecodingIsRefused(t *testing.T) {
 	w.start()
 }
 
-func TestServerWithoutAFreeSlotIsRefused(t *testing.T) {
+func TestP53ServerWithoutAFreeSlotIsRefused(t *testing.T) {
 	t.Parallel()
 	p := ownPostgres(t, testserver.PostgresOptions{Settings: map[string]string{"max_replication_slots": "1"}})
 	newWorld(t, worldOptions{postgres: p})
@@ -172,7 +172,7 @@ func TestServerWithoutAFreeSlotIsRefused(t *testing.T) {
 	}
 }
 
-func TestDaemonIsNoSynchronousStandby(t *testing.T) {
+func TestP51DaemonIsNoSynchronousStandby(t *testing.T) {
 	t.Parallel()
 	p := ownPostgres(t, testserver.PostgresOptions{})
 	w := newWorld(t, worldOptions{postgres: p})

@@ -47,7 +47,7 @@ func (w *world) beginAgain() {
 	}
 }
 
-func TestLostSlotIsToldWithTheRangeThatIsMissing(t *testing.T) {
+func TestP23LostSlotIsToldWithTheRangeThatIsMissing(t *testing.T) {
 	t.Parallel()
 	p := ownPostgres(t, testserver.PostgresOptions{Settings: map[string]string{"max_slot_wal_keep_size": "1MB"}})
 	w := newWorld(t, worldOptions{postgres: p})

@@ -13,7 +13,7 @@ import (
 	"github.com/pgamqp/pgamqp/metrics"
 )
 
-func TestSessionWaitsForASlotInUse(t *testing.T) {
+func TestP26SessionWaitsForASlotInUse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.change(func(w *world) {
@@ -112,7 +112,7 @@ func TestP47ServerInRecoveryIsWaitedFor(t *testing.T) {
 	}
 }
 
-func TestServerThatIsAwayIsTriedAgain(t *testing.T) {
+func TestP55ServerThatIsAwayIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Admit(fakewal.Refuse)
@@ -234,7 +234,7 @@ func reconnected(t *testing.T, change func(*world)) (r *running, sink *fakeSink,
 	return r, sink, l, st
 }
 
-func TestConfirmedUnitsThatComeAgainAreDropped(t *testing.T) {
+func TestP33ConfirmedUnitsThatComeAgainAreDropped(t *testing.T) {
 	t.Parallel()
 	r, sink, l, st := reconnected(t, func(*world) {})
 	if got := string(sink.next(t).Content); got != "new" {
@@ -306,7 +306,7 @@ func TestDroppedUnitsAreReportedAgain(t *testing.T) {
 	sink.nothing(t)
 }
 
-func TestUnitsOfAnotherHistoryAreNotDropped(t *testing.T) {
+func TestP08AndP50UnitsOfAnotherHistoryAreNotDropped(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*world){
 		"another timeline": func(w *world) {

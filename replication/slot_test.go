@@ -54,7 +54,7 @@ func TestSlotThatMustNotBeStreamedIsRefused(t *testing.T) {
 }
 
 // The server ends the stream with a code that usually means: try again.
-func TestSlotThatIsLostWhileStreamingEndsTheSession(t *testing.T) {
+func TestP23SlotThatIsLostWhileStreamingEndsTheSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.run(w.config(), confirmAll())
