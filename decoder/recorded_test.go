@@ -62,7 +62,7 @@ func source() decoder.Source {
 
 func at(micros int64) time.Time { return time.UnixMicro(946684800_000000 + micros).UTC() }
 
-func TestRecordedStreamIsReadAsPostgreSQLMeantIt(t *testing.T) {
+func TestP11RecordedStreamIsReadAsPostgreSQLMeantIt(t *testing.T) {
 	var got []decoder.Event
 	d := decoder.New(source())
 	for _, r := range recordings(t) {

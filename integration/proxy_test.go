@@ -11,12 +11,12 @@ import (
 // proxy stands between the daemon and a server, and is what breaks: the server of all tests
 // must not. The daemon reaches it at 127.0.0.1 and port().
 type proxy struct {
-	t      *testing.T
-	target string
-	bound  int
-	ended  sync.WaitGroup
+	t     *testing.T
+	bound int
+	ended sync.WaitGroup
 
 	mu       sync.Mutex // guards all below
+	target   string
 	listener net.Listener
 	conns    map[net.Conn]bool
 	flowing  chan struct{} // closed while bytes flow
@@ -83,6 +83,14 @@ func (p *proxy) cut() {
 	}
 }
 
+// redirect makes another server answer at the address from now on.
+func (p *proxy) redirect(target string) {
+	p.mu.Lock()
+	p.target = target
+	p.mu.Unlock()
+	p.cut()
+}
+
 // freeze is a network that swallows everything: no byte gets through, no connection ends.
 func (p *proxy) freeze() {
 	p.mu.Lock()
@@ -147,7 +155,10 @@ func (p *proxy) flow() <-chan struct{} {
 // serve connects a client to the target until either side ends.
 func (p *proxy) serve(client net.Conn) {
 	defer p.forget(client)
-	server, err := net.Dial("tcp", p.target)
+	p.mu.Lock()
+	target := p.target
+	p.mu.Unlock()
+	server, err := net.Dial("tcp", target)
 	if err != nil {
 		return
 	}

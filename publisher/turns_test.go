@@ -43,8 +43,8 @@ func TestDeadHostsAreNotTriedInAHotLoop(t *testing.T) {
 		least, most  int // attempts in an hour, of each
 		longestPause time.Duration
 	}{
-		{"away", []error{errAway}, 1700, 5500, unreachableMax},
-		{"three away", []error{errAway, errAway, errAway}, 1700, 5500, unreachableMax},
+		{"away", []error{errAway}, 3500, 11000, unreachableMax},
+		{"three away", []error{errAway, errAway, errAway}, 3500, 11000, unreachableMax},
 		{"denied", []error{amqp.ErrCredentials}, 120, 400, deniedMax},
 		{"no virtual host", []error{&amqp.Error{Code: 530, Server: true}, amqp.ErrVhost}, 120, 400, deniedMax},
 	} {

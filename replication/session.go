@@ -80,7 +80,7 @@ func (m *memory) skipTo(s server, log *slog.Logger) pglogrepl.LSN {
 		// Only a server that lost WAL it had reported as durable does this.
 		log.Error("server's WAL ends before a position that was confirmed; it has lost WAL (fsync off, or restored)",
 			slog.String("lsn", m.flushed.String()), slog.String("wal_end", s.walEnd.String()))
-		*m = memory{}
+		m.flushed = 0
 		return 0
 	}
 	return m.flushed
@@ -156,7 +156,7 @@ func (s *Session) Run(ctx context.Context, to Sink) error {
 
 	failed := backoff.New(100*time.Millisecond, 2*time.Second)
 	var repeats backoff.Repeats
-	busy := backoff.New(300*time.Millisecond, 700*time.Millisecond)
+	busy := backoff.New(standbyPauseMin, standbyPauseMax)
 	for {
 		s.tick()
 		began := time.Now()
@@ -168,7 +168,7 @@ func (s *Session) Run(ctx context.Context, to Sink) error {
 			return nil
 		}
 		var slot *SlotError
-		if errors.As(err, &slot) && slot.Lost {
+		if errors.As(err, &slot) && slot.Cause.Lost() {
 			s.enter(metrics.StateSlotLost, err)
 		}
 		err = explain(err, s.cfg.Postgres.User)
@@ -181,10 +181,7 @@ func (s *Session) Run(ctx context.Context, to Sink) error {
 		wait := failed
 		if slotBusy(err) {
 			wait = busy
-			if s.Status().State != metrics.StateStandby { // once, not twice a second
-				s.log.Info("waiting for the slot", slog.Any("error", err))
-			}
-			s.enter(metrics.StateStandby, err)
+			s.standBy(err)
 		} else {
 			s.enter(metrics.StateConnecting, err)
 			if repeats.Worth(err.Error(), time.Now()) {
@@ -199,12 +196,11 @@ func (s *Session) Run(ctx context.Context, to Sink) error {
 
 // stream runs one stream to its end and remembers what it has confirmed.
 func (s *Session) stream(hard, stop context.Context, to Sink) error {
-	st, err := open(stop, s.cfg, &s.memory, hooks{ticked: s.tick, reported: s.confirmed}, s.log, s.metrics)
+	st, err := open(stop, s.cfg, &s.memory, hooks{ticked: s.tick, waiting: s.standBy, reported: s.confirmed}, s.log, s.metrics)
 	switch {
 	case err == nil:
 		s.metrics.Connects.OK.Inc()
-	case slotBusy(err):
-		s.metrics.Connects.SlotBusy.Inc()
+	case slotBusy(err): // counted by standBy
 		return err
 	default:
 		s.metrics.Connects.Error.Inc()
@@ -257,6 +253,16 @@ func (s *Session) started(ctx context.Context, st *stream) (ended func(), err er
 		ended = begun.Ended
 	}
 	return ended, nil
+}
+
+// standBy notes that another process reads the slot.
+func (s *Session) standBy(err error) {
+	s.tick()
+	if s.Status().State != metrics.StateStandby { // once, not several times a second
+		s.metrics.Connects.SlotBusy.Inc()
+		s.log.Info("waiting for the slot", slog.Any("error", err))
+	}
+	s.enter(metrics.StateStandby, err)
 }
 
 // drainTimeout bounds the wait for confirms after a stream has failed.
@@ -358,6 +364,15 @@ func (s *Session) Received() pglogrepl.LSN {
 	return 0
 }
 
+// Address returns where the server of the current stream was reached, empty if there
+// is no stream. With several hosts it says which of them is in use.
+func (s *Session) Address() string {
+	if st := s.current.Load(); st != nil {
+		return st.raw.address
+	}
+	return ""
+}
+
 // Lag returns the age of the oldest unconfirmed commit, 0 if there is none.
 func (s *Session) Lag() time.Duration {
 	if st := s.current.Load(); st != nil {
@@ -369,7 +384,4 @@ func (s *Session) Lag() time.Duration {
 }
 
 // slotBusy tells whether another process reads the slot.
-func slotBusy(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "55006"
-}
+func slotBusy(err error) bool { return hasCode(err, "55006") }

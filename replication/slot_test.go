@@ -17,19 +17,19 @@ func TestSlotThatMustNotBeStreamedIsRefused(t *testing.T) {
 		change  func(*world)
 		problem string
 		fix     string
-		lost    bool
+		cause   Cause
 	}{
-		"missing":          {func(w *world) { w.slot.kind = "" }, "does not exist", "pgamqp install", false},
-		"physical":         {func(w *world) { w.slot.kind = "physical" }, "is a physical slot", "--slot", false},
-		"another plugin":   {func(w *world) { w.slot.plugin = "wal2json" }, "uses the plugin wal2json", "pgamqp install", false},
-		"another database": {func(w *world) { w.slot.database = "shop" }, "belongs to database shop, this is fake", "connect to that database", false},
-		"two-phase":        {func(w *world) { w.slot.twoPhase = "true" }, "has two_phase on", "pg_drop_replication_slot('pgamqp')", false},
-		"temporary":        {func(w *world) { w.slot.temporary = "true" }, "is temporary", "--slot", false},
+		"missing":          {func(w *world) { w.slot.kind = "" }, "does not exist; the server's WAL ends at 0/2000000 on timeline 1", "pgamqp install", Gone},
+		"physical":         {func(w *world) { w.slot.kind = "physical" }, "is a physical slot", "--slot", Unfit},
+		"another plugin":   {func(w *world) { w.slot.plugin = "wal2json" }, "uses the plugin wal2json", "pgamqp install", Unfit},
+		"another database": {func(w *world) { w.slot.database = "shop" }, "belongs to database shop, this is fake", "connect to that database", Unfit},
+		"two-phase":        {func(w *world) { w.slot.twoPhase = "true" }, "has two_phase on", "pg_drop_replication_slot('pgamqp')", Unfit},
+		"temporary":        {func(w *world) { w.slot.temporary = "true" }, "is temporary", "--slot", Unfit},
 		"lost": {
 			func(w *world) { w.slot.walStatus = "lost" },
-			"was invalidated; messages after 0/1500000 are lost", "pgamqp install", true,
+			"was invalidated; messages between 0/1500000 and 0/2000000 that are not confirmed are lost", "pgamqp install", Invalidated,
 		},
-		"without its publication": {func(w *world) { w.publication = false }, `needs publication "pub", which does not exist`, "pgamqp install", false},
+		"without its publication": {func(w *world) { w.publication = false }, `needs publication "pub", which does not exist`, "pgamqp install", NoPublication},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -41,7 +41,7 @@ func TestSlotThatMustNotBeStreamedIsRefused(t *testing.T) {
 			if !errors.As(err, &slot) || Retryable(err) {
 				t.Fatalf("ended with %v", err)
 			}
-			if slot.Slot != "pgamqp" || slot.Lost != c.lost || !strings.Contains(slot.Problem, c.problem) || !strings.Contains(slot.Fix, c.fix) {
+			if slot.Slot != "pgamqp" || slot.Cause != c.cause || !strings.Contains(slot.Problem, c.problem) || !strings.Contains(slot.Fix, c.fix) {
 				t.Errorf("got %+v", slot)
 			}
 			for _, e := range w.Pending() {
@@ -54,7 +54,7 @@ func TestSlotThatMustNotBeStreamedIsRefused(t *testing.T) {
 }
 
 // The server ends the stream with a code that usually means: try again.
-func TestSlotThatIsLostWhileStreamingEndsTheSession(t *testing.T) {
+func TestP23SlotThatIsLostWhileStreamingEndsTheSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.run(w.config(), confirmAll())
@@ -62,7 +62,7 @@ func TestSlotThatIsLostWhileStreamingEndsTheSession(t *testing.T) {
 	w.change(func(w *world) { w.slot.walStatus = "lost" })
 	st.Fail(fakewal.Fatal("57P01", "terminating connection due to administrator command"))
 	var slot *SlotError
-	if err := r.end(); !errors.As(err, &slot) || !slot.Lost {
+	if err := r.end(); !errors.As(err, &slot) || slot.Cause != Invalidated {
 		t.Errorf("ended with %v", err)
 	}
 	if s := r.Status(); s.State != metrics.StateSlotLost || !errors.As(s.Err, &slot) {
@@ -128,9 +128,9 @@ func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
 	for name, answer := range map[string]*fakewal.Answer{
 		"no row":                 {Columns: []string{"x"}},
 		"too few columns":        one("logical", "pgoutput"),
-		"no position":            one("logical", "pgoutput", "fake", "false", "false", "reserved", nil, "fake", "false", "60000"),
-		"position 0/0":           one("logical", "pgoutput", "fake", "false", "false", "reserved", "0/0", "fake", "false", "60000"),
-		"a timeout like 1minute": one("logical", "pgoutput", "fake", "false", "false", "reserved", "0/1", "fake", "false", "1min"),
+		"no position":            one("logical", "pgoutput", "fake", "false", "false", "reserved", nil, "fake", "false", "60000", nil),
+		"position 0/0":           one("logical", "pgoutput", "fake", "false", "false", "reserved", "0/0", "fake", "false", "60000", nil),
+		"a timeout like 1minute": one("logical", "pgoutput", "fake", "false", "false", "reserved", "0/1", "fake", "false", "1min", nil),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -61,6 +61,7 @@ type stream struct {
 // hooks tell the Session what goes on; they must not block.
 type hooks struct {
 	ticked   func()              // the owner is alive
+	waiting  func(error)         // another process reads the slot
 	reported func(pglogrepl.LSN) // a position was reported
 }
 
@@ -89,7 +90,13 @@ func open(ctx context.Context, cfg Config, remembered *memory, h hooks, log *slo
 
 func (s *stream) start(ctx context.Context, remembered *memory) error {
 	var err error
-	if s.server, err = inspect(ctx, s.conn, s.cfg.Slot, s.cfg.Publication); err != nil {
+	if s.server, err = inspect(ctx, s.conn, s.cfg.Slot, s.cfg.Publication, remembered); err != nil {
+		return err
+	}
+	if remembered.identity == (identity{}) {
+		remembered.identity = s.server.identity
+	}
+	if err := s.standBy(ctx, remembered); err != nil {
 		return err
 	}
 	s.decoder = decoder.New(s.server.source)
@@ -107,6 +114,9 @@ func (s *stream) start(ctx context.Context, remembered *memory) error {
 		},
 	})
 	if err != nil {
+		if hasCode(err, undefinedObject) { // dropped since it was looked at
+			return goneError(s.server, s.cfg.Slot, remembered)
+		}
 		return fmt.Errorf("start replication from slot %q: %w", s.cfg.Slot, err)
 	}
 	s.report.begin(s.server.timeout, time.Now())
@@ -208,7 +218,11 @@ func (s *stream) handle(ctx context.Context, message pgproto3.BackendMessage) er
 	case *pgproto3.ErrorResponse:
 		// Also one that is not FATAL: the server has left streaming and would ignore
 		// all we send from now on.
-		return fmt.Errorf("stream from slot %q: %w", s.cfg.Slot, pgconn.ErrorResponseToPgError(m))
+		pg := pgconn.ErrorResponseToPgError(m)
+		if pg.Code == undefinedObject {
+			return stuckError(s.cfg.Slot, s.cfg.Publication, s.report.last, max(s.server.walEnd, s.tracker.Received()), pg)
+		}
+		return fmt.Errorf("stream from slot %q: %w", s.cfg.Slot, pg)
 	default: // CopyDone, CommandComplete, ReadyForQuery
 		return errStreamEnded
 	}
