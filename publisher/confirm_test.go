@@ -168,6 +168,65 @@ func TestReturnWithChangedHeadersIsStillRecognized(t *testing.T) {
 	}
 }
 
+// What came back is one of those in flight, and none may count as delivered before it is
+// known which: each is sent again alone.
+func TestReturnThatMatchesNothingDeliversNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.warm("x")
+	first := w.to("x", "a", "b", "c")
+	ps := w.arrivals("a", "b", "c")
+	changed := func(p *fakeamqp.Publish) {
+		p.Body = []byte("what the broker made of it")
+		p.Return(312, "NO_ROUTE")
+	}
+	changed(ps[1])
+	ps[2].AckMultiple()
+	again := w.arrivals("a")[0]
+	if again.Conn != ps[0].Conn || again.Channel == ps[0].Channel {
+		t.Errorf("again: %v, before %v", again, ps[0])
+	}
+	w.nothingArrivesSoon()
+	for i := range 3 {
+		if w.isDone(first + i) {
+			t.Errorf("message %d counts as delivered", i)
+		}
+	}
+	again.Ack()
+	b := w.arrivals("b")[0]
+	changed(b)
+	b.Ack()
+	w.arrivals("c")[0].Ack()
+	w.awaitAll()
+	if dead := w.dead(); len(dead) != 1 || dead[0].Origin != numbered(first+1) || dead[0].Reason != ReasonUnroutable {
+		t.Errorf("dead letters %+v", dead)
+	}
+	if n := w.counted("pgamqp_publish_retries_total", "channel_closed"); n != 3 {
+		t.Errorf("%v retries counted", n)
+	}
+}
+
+// The return alone decides nothing: the broker owes an ack, which says that it is done
+// with the message.
+func TestReturnWithoutAckIsNoVerdict(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.warm("x")
+	first := w.to("x", "a", "b")
+	ps := w.arrivals("a", "b")
+	ps[0].Return(312, "NO_ROUTE")
+	ps[1].Ack()
+	w.nothingArrivesSoon()
+	if w.isDone(first) || len(w.dead()) > 0 {
+		t.Error("done without an ack")
+	}
+	ps[0].Conn.Close(320, "CONNECTION_FORCED") // orderly: what was sent before is read
+	w.arrivals("a")[0].Ack()                   // on its way again nobody returns it
+	w.awaitAll()
+	w.nothingArrived()
+	w.noLetters()
+}
+
 func TestHeadersAreTheSameBehindTheWire(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		sent := tables(3).Draw(r, "headers")

@@ -26,7 +26,8 @@ type pump struct {
 	closing   chan *amqp.Error // the channel's end
 
 	nacked  atomic.Bool
-	refused chan struct{} // capacity 1: nacked was set
+	stray   atomic.Bool   // a message came back that is none of those in flight
+	refused chan struct{} // capacity 1: nacked or stray was set
 	cause   *amqp.Error   // why the channel ended; nil if not by an error
 	failure error         // an error that makes the connection useless
 	again   bool          // the connection is to be made anew
@@ -89,7 +90,7 @@ func (l *lane) halted() bool {
 
 // publishLoop publishes what the window gives, until something ends it.
 func (p *pump) publishLoop(ctx context.Context) {
-	for !p.nacked.Load() && ctx.Err() == nil {
+	for !p.nacked.Load() && !p.stray.Load() && ctx.Err() == nil {
 		if p.conn.blocked.Load() {
 			if !p.wait(ctx, p.conn.changed) {
 				return
@@ -137,7 +138,7 @@ func (p *pump) waitPending(ctx context.Context, n int) bool {
 			return false
 		}
 	}
-	return !p.nacked.Load()
+	return !p.nacked.Load() && !p.stray.Load()
 }
 
 // send publishes one message. A message to a target that is not known to work, or
@@ -228,7 +229,7 @@ func (p *pump) exists(ctx context.Context, e *entry) (exists, ok bool) {
 // settle waits for the verdicts of what is in flight, where that has a point: the
 // broker refused one message, or the connection is given up on purpose.
 func (p *pump) settle(ctx context.Context) {
-	if p.failure != nil || p.channel.IsClosed() {
+	if p.failure != nil || p.channel.IsClosed() || p.stray.Load() {
 		return
 	}
 	if ctx.Err() == nil {

@@ -98,10 +98,13 @@ func (p *pump) judge(ctx context.Context) ending {
 			p.failure = p.cause
 		}
 	}
-	nacked := p.nacked.Load() && p.cause == nil
+	stray := p.stray.Load()
+	nacked := p.nacked.Load() && p.cause == nil && !stray
 	switch {
 	case isRefusal(p.cause):
 		p.findCulprit(ctx, open)
+	case stray:
+		p.sendAlone(open)
 	case nacked:
 		p.retryNacked(ctx, open)
 	case len(open) > 0:
@@ -111,7 +114,7 @@ func (p *pump) judge(ctx context.Context) ending {
 	p.window.rewind()
 	p.measure()
 	p.mu.Unlock()
-	return ending{err: p.failure, reconnect: p.again, nacked: nacked}
+	return ending{err: p.failure, reconnect: p.again, nacked: nacked || stray}
 }
 
 // findCulprit deals with a channel, or connection, that the broker closed because
@@ -129,6 +132,11 @@ func (p *pump) findCulprit(ctx context.Context, open []*entry) {
 			return
 		}
 	}
+	p.sendAlone(open)
+}
+
+// sendAlone has what was on a closed channel sent again, one at a time.
+func (p *pump) sendAlone(open []*entry) {
 	p.metrics.Retries.ChannelClosed.Add(float64(len(open)))
 	for _, e := range open {
 		e.alone = true
