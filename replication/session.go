@@ -27,6 +27,8 @@ type Config struct {
 	InboxMessages, InboxBytes int
 	// ShutdownTimeout bounds the time between the end of Run's ctx and its return.
 	ShutdownTimeout time.Duration
+
+	startTimeout time.Duration // another one than startTimeout, for tests
 }
 
 // memory is what one process remembers over its streams: up to where everything

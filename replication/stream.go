@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -80,12 +81,21 @@ func open(ctx context.Context, cfg Config, remembered *memory, h hooks, log *slo
 		inbox: newInbox(cfg.InboxMessages, cfg.InboxBytes),
 		woken: make(chan struct{}, 1),
 	}
-	if err := s.start(ctx, remembered); err != nil {
+	starting, cancel := context.WithTimeout(ctx, cmp.Or(cfg.startTimeout, startTimeout))
+	defer cancel()
+	if err := s.start(starting, remembered); err != nil {
 		s.close()
+		if starting.Err() != nil && ctx.Err() == nil {
+			err = fmt.Errorf("%w: %w", errSilent, err)
+		}
 		return nil, err
 	}
 	return s, nil
 }
+
+// startTimeout bounds the questions between the login and the stream. With dialTimeout it
+// is less than a session may show no sign of work.
+const startTimeout = 15 * time.Second
 
 func (s *stream) start(ctx context.Context, remembered *memory) error {
 	var err error
