@@ -107,31 +107,6 @@ func TestReturnedMessageIsNotDelivered(t *testing.T) {
 	}
 }
 
-func TestEveryMessageOfManyMayComeBack(t *testing.T) {
-	t.Parallel()
-	unroutable := func(p *fakeamqp.Publish) fakeamqp.Verdict {
-		if p.Key[0] == 'u' {
-			return fakeamqp.Unroutable
-		}
-		return fakeamqp.Ack
-	}
-	w := newWorld(t, fakeamqp.Config{Handler: unroutable}, func(c *Config) { c.WindowMessages = 10 })
-	var want []string
-	for _, text := range list("u", 100) {
-		n := w.to("x", text)
-		want = append(want, numbered(n))
-		w.to("x", "good")
-	}
-	w.awaitAll()
-	var got []string
-	for _, d := range w.dead() {
-		got = append(got, d.Origin)
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("dead letters %v\nwant         %v", got, want)
-	}
-}
-
 // Messages with the same id and body are different ones if their headers differ:
 // an exchange may route by headers.
 func TestReturnOfOneOfTwoAlikeBelongsToTheRightOne(t *testing.T) {
@@ -262,16 +237,6 @@ func overTheWire(value any) any {
 		return out
 	}
 	return value
-}
-
-func TestMessageThatNeedNotBeRoutedIsDone(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{Handler: func(*fakeamqp.Publish) fakeamqp.Verdict { return fakeamqp.Unroutable }}, nil)
-	w.awaitDone(w.publish(envelope(decoder.KindPublish, 1, fields{'x': "x", 'f': "u"}, "")))
-	if p := w.arrival(); p.Mandatory {
-		t.Errorf("mandatory: %v", p)
-	}
-	w.noLetters()
 }
 
 // What has no dead letter yet is not done, however long the table refuses it.
