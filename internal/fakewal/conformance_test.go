@@ -202,21 +202,22 @@ func (o *observer) script(s server) []string {
 	o.query("SHOW wal_sender_timeout")
 
 	o.c = s.connect()
-	o.stream(s, "good", "p")
+	s.slot("asked")
+	o.stream(s, "asked", "p")
 	o.note("- a query in the stream")
 	o.send(&pgproto3.Query{String: "IDENTIFY_SYSTEM"})
 	o.until("FATAL")
 
 	o.c = s.connect()
-	o.stream(s, "good", "p")
+	s.slot("told")
+	o.stream(s, "told", "p")
 	o.note("- an unknown message in the stream")
 	o.send(&pgproto3.CopyData{Data: []byte("?")})
 	o.until("end")
 	return o.seen
 }
 
-// fake is a scripted server; the script confirms nothing, so that a new stream would send
-// everything again, which a test of the fake scripts as well.
+// fake is a scripted server.
 type fake struct {
 	t   *testing.T
 	s   *fakewal.Server
