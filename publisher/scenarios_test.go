@@ -2,6 +2,7 @@ package publisher
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -314,4 +315,110 @@ func TestR17NothingIsUnresolvedAfterADrain(t *testing.T) {
 		s.wantStored(0, want...)
 		s.wantDead(letter{n, ReasonUnroutable, 312, "NO_ROUTE"})
 	})
+}
+
+// limits publishes a message for each set of fields, those of valid between those of
+// invalid. The valid ones arrive; the others become dead letters before the broker could
+// punish anybody for them.
+func limits(t *testing.T, valid, invalid []fields) {
+	onBoth(t, smallWindow, func(s *stage) {
+		long := strings.Repeat("x", 255)
+		s.exchange("x", true)
+		s.exchange(long, true)
+		want := []string{"first"}
+		s.to("x", want...)
+		var bad []int
+		for i := range max(len(valid), len(invalid)) {
+			if i < len(invalid) {
+				bad = append(bad, s.publish(envelope(decoder.KindPublish, 1, invalid[i], "bad")))
+			}
+			if i < len(valid) {
+				f := fields{'x': "x"}
+				for tag, value := range valid[i] {
+					f[tag] = value
+				}
+				want = append(want, fmt.Sprint("valid ", i))
+				s.publish(envelope(decoder.KindPublish, 1, f, want[len(want)-1]))
+			}
+		}
+		s.awaitAll()
+		s.wantStored(0, want...)
+		var got []int
+		for _, d := range s.dead() {
+			got = append(got, numberOf(d.Message))
+			if d.ReplyCode != 0 || d.Reason != ReasonInvalid && d.Reason != ReasonUndecodable {
+				t.Errorf("dead letter %s %d %s", d.Reason, d.ReplyCode, d.ReplyText)
+			}
+		}
+		if !slices.Equal(got, bad) {
+			t.Errorf("dead letters of %v, want %v", got, bad)
+		}
+		if n := s.connects(); n != 1 {
+			t.Errorf("%v connections", n)
+		}
+	})
+}
+
+// each is one set of fields for each value.
+func each(tag byte, values ...string) []fields {
+	var out []fields
+	for _, v := range values {
+		out = append(out, fields{tag: v})
+	}
+	return out
+}
+
+func TestR19ShortStringsOf256BytesAreNotSent(t *testing.T) {
+	var valid, invalid []fields
+	for _, tag := range []byte("xktnyciwa") {
+		valid = append(valid, fields{tag: strings.Repeat("x", 255)})
+		invalid = append(invalid, fields{tag: strings.Repeat("x", 256)})
+	}
+	key := func(n int) string { return `{"` + strings.Repeat("k", n) + `": 1}` }
+	limits(t, append(valid, fields{'h': key(255)}), append(invalid, fields{'h': key(256)}, fields{'u': strings.Repeat("u", 256)}))
+}
+
+func TestR21NumbersThatAreNotFiniteAreNotSent(t *testing.T) {
+	limits(t,
+		each('h', `{"a": 1.7976931348623157e308}`, `{"a": {"$float": -3.4e38}}`),
+		each('h', `{"a": {"$double": "NaN"}}`, `{"a": {"$double": "-Inf"}}`, `{"a": {"$float": "Infinity"}}`, `{"a": 1e309}`))
+}
+
+func TestR24ExpirationsThatAreNoMillisecondsAreNotSent(t *testing.T) {
+	limits(t, each('e', "60000", "4294967295"), each('e', "abc", "-1", "1.5", "4294967296", "+1", " 1"))
+}
+
+func TestR25DeliveryModesThatDoNotExistAreNotSent(t *testing.T) {
+	limits(t, each('m', "1", "2"), each('m', "7", "0", "-1", "x"))
+}
+
+func TestR26PrioritiesAreBytes(t *testing.T) {
+	limits(t, each('p', "0", "9", "255"), each('p', "256", "-1", "x"))
+}
+
+func TestR28DirectReplyQueueIsNotSent(t *testing.T) {
+	limits(t, each('y', "amq.rabbitmq.reply", "q"), each('y', "amq.rabbitmq.reply-to"))
+}
+
+func TestR29RoutingHeadersThatAreNoListsAreNotSent(t *testing.T) {
+	limits(t,
+		each('h', `{"CC": []}`, `{"CC": ["q", "r"]}`, `{"BCC": ["q"]}`),
+		each('h', `{"CC": "q"}`, `{"BCC": "q"}`, `{"CC": [1]}`, `{"BCC": {"a": 1}}`, `{"CC": null}`))
+}
+
+func TestR30TimestampsOutsideFourDigitYearsAreNotSent(t *testing.T) {
+	limits(t, each('s', "0", "253402300799"), each('s', "-1", "253402300800", "1.5", "now"))
+}
+
+// NUL passes: the protocol counts bytes.
+func TestR31TextThatIsNotUTF8IsNotSent(t *testing.T) {
+	limits(t,
+		[]fields{{'k': "a\x00b", 't': "\x00", 'i': "ü\x00"}, {'h': `{"\u0000": "\u0000"}`}},
+		append(each('k', "\xff", "a\xc3"), each('t', "\xed\xa0\x80")...))
+}
+
+// The protocol's flag for it closes the connection, so no message has it, whatever its
+// envelope says.
+func TestR33ImmediateIsNeverAskedFor(t *testing.T) {
+	limits(t, append(each('f', "u", "pdai", "i"), fields{}), nil)
 }
