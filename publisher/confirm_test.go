@@ -274,24 +274,45 @@ func TestMessagesThatAreNotForABrokerAreDoneAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fakeamqp.Config{}, nil)
 	w.define(false) // no broker at all
-	foreign := message(0, []byte("whatever"))
-	foreign.Prefix = "amqp2"
-	if err := w.publisher.Publish(t.Context(), foreign, w.done(w.next())); err != nil {
-		t.Error(err)
-	}
 	w.publish(
 		envelope(decoder.KindPing, 0, nil, ""), envelope(decoder.KindHeartbeat, 0, nil, "nonce"),
 		envelope(decoder.KindBrokersChanged, 0, nil, ""),
 	)
-	for n := range 4 {
+	for n := range 3 {
 		if !w.isDone(n) {
 			t.Errorf("message %d is not done", n)
 		}
 	}
-	for label, want := range map[string]float64{"foreign": 1, "control": 2, "heartbeat": 1} {
+	for label, want := range map[string]float64{"control": 2, "heartbeat": 1} {
 		if got := w.counted("pgamqp_received_messages_total", label); got != want {
 			t.Errorf("%s: %v, want %v", label, got, want)
 		}
+	}
+}
+
+// The server sends messages of every prefix; one that only begins like ours is not ours.
+func TestH07OnlyThePrefixItselfIsOurs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{Handler: fakeamqp.AckAll}, nil)
+	prefixes := []string{"", "a", "amq", "amqp2", "amqp ", " amqp", "AMQP", "Amqp", "amqp\x00", "amqp.x"}
+	for _, prefix := range prefixes {
+		n := w.next()
+		m := message(n, publication("x", "forged"))
+		m.Prefix = prefix
+		if err := w.publisher.Publish(t.Context(), m, w.done(n)); err != nil {
+			t.Error(err)
+		}
+		if !w.isDone(n) {
+			t.Errorf("prefix %q holds up the stream", prefix)
+		}
+	}
+	w.to("x", "ours")
+	w.awaitAll()
+	w.arrivals("ours")
+	w.nothingArrived()
+	w.noLetters()
+	if n := w.counted("pgamqp_received_messages_total", "foreign"); n != float64(len(prefixes)) {
+		t.Errorf("%v counted as foreign", n)
 	}
 }
 

@@ -108,7 +108,7 @@ func TestHostsAreTriedInTurn(t *testing.T) {
 	}
 }
 
-func TestDialTellsWhoAndWhereButNoPassword(t *testing.T) {
+func TestO06DialTellsWhoAndWhereButNoPassword(t *testing.T) {
 	t.Parallel()
 	s := fakeamqp.Start(t, fakeamqp.Config{
 		Login: func(_, password string) error {
@@ -272,7 +272,7 @@ func TestCloseOfAFrozenConnectionEnds(t *testing.T) {
 	}
 }
 
-func TestWindowBoundsWhatIsAccepted(t *testing.T) {
+func TestO09WindowBoundsWhatIsAccepted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fakeamqp.Config{}, func(c *Config) { c.WindowMessages = 3 })
 	w.warm("x")

@@ -11,7 +11,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-func TestHeadersHaveTheTypesOfTheirJSON(t *testing.T) {
+func TestR22AndR23HeadersHaveTheTypesOfTheirJSON(t *testing.T) {
 	at := func(s int64) time.Time { return time.Unix(s, 0).UTC() }
 	for in, want := range map[string]any{
 		`"text"`:                                 "text",

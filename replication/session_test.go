@@ -13,7 +13,7 @@ import (
 	"github.com/pgamqp/pgamqp/metrics"
 )
 
-func TestSessionWaitsForASlotInUse(t *testing.T) {
+func TestO01SessionWaitsForASlotInUse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.change(func(w *world) {
@@ -101,7 +101,7 @@ func TestWaitConfirmedReturnsOnceThePositionIsReported(t *testing.T) {
 	}
 }
 
-func TestSessionAtWorkIsNotStuck(t *testing.T) {
+func TestO04SessionAtWorkIsNotStuck(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.run(w.config(), confirmAll())

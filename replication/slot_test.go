@@ -71,7 +71,7 @@ func TestSlotThatIsLostWhileStreamingEndsTheSession(t *testing.T) {
 	}
 }
 
-func TestSlotNamesThatPostgreSQLDoesNotAllowAreRefused(t *testing.T) {
+func TestH10SlotNamesThatPostgreSQLDoesNotAllowAreRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, name := range []string{"", "Slot", "a-b", "a b", "s;drop", `a"b`, "ä", strings.Repeat("x", 64), "a\nb"} {

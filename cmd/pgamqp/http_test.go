@@ -64,7 +64,7 @@ func get(t *testing.T, url string) (int, string) {
 
 func healthy() error { return nil }
 
-func TestHealthAnswersSayWhatIsWrong(t *testing.T) {
+func TestO04HealthAnswersSayWhatIsWrong(t *testing.T) {
 	var why atomic.Pointer[error]
 	check := func() error {
 		if e := why.Load(); e != nil {
