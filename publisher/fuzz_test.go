@@ -61,8 +61,17 @@ func FuzzRoute(f *testing.F) {
 		f.Add(envelope(decoder.Kind(kind), 1, fields{'f': "pdai"}, ""))
 	}
 	for _, one := range []fields{
-		{'m': "7"}, {'e': "-1"}, {'p': "256"}, {'s': "1e9"}, {'y': "amq.rabbitmq.reply-to"}, {'h': `{"BCC": "a"}`}, {'f': "u"},
-		{'o': "71-1-0/42"}, {'o': strings.Repeat("o", 256)}, {'k': strings.Repeat("k", 256)}, {'x': strings.Repeat("x", 255)},
+		{'m': "7"},
+		{'e': "-1"},
+		{'p': "256"},
+		{'s': "1e9"},
+		{'y': "amq.rabbitmq.reply-to"},
+		{'h': `{"BCC": "a"}`},
+		{'f': "u"},
+		{'o': "71-1-0/42"},
+		{'o': strings.Repeat("o", 256)},
+		{'k': strings.Repeat("k", 256)},
+		{'x': strings.Repeat("x", 255)},
 	} {
 		f.Add(envelope(decoder.KindPublish, 1, one, ""))
 	}

@@ -64,7 +64,8 @@ type Session struct {
 	metrics *metrics.Replication
 	memory  memory
 	current atomic.Pointer[stream]
-	ticked  atomic.Int64 // when Run was last seen at work, Unix nanoseconds
+	born    time.Time
+	ticked  atomic.Int64 // when Run was last seen at work, nanoseconds since born
 
 	mu      sync.Mutex // guards all below
 	state   Status
@@ -89,7 +90,7 @@ func NewSession(cfg Config, log *slog.Logger, m *metrics.Replication) (*Session,
 			Fix: "use lower case letters, digits and underscores, at most 63",
 		}
 	}
-	s := &Session{cfg: cfg, log: log, metrics: m, waiters: make(map[chan struct{}]pglogrepl.LSN)}
+	s := &Session{cfg: cfg, log: log, metrics: m, born: time.Now(), waiters: make(map[chan struct{}]pglogrepl.LSN)}
 	m.LagSeconds.SetFunc(func() float64 { return s.Lag().Seconds() })
 	m.Inbox.LimitBytes.Set(float64(cfg.InboxBytes))
 	s.enter(metrics.StateConnecting, nil)
@@ -99,11 +100,11 @@ func NewSession(cfg Config, log *slog.Logger, m *metrics.Replication) (*Session,
 
 // tick notes that Run is at work. A stream does so with each look at its timers,
 // every ten seconds at least.
-func (s *Session) tick() { s.ticked.Store(time.Now().UnixNano()) }
+func (s *Session) tick() { s.ticked.Store(int64(time.Since(s.born))) }
 
 // Stuck returns for how long Run has shown no sign of work. Half a minute is more
 // than any step may take.
-func (s *Session) Stuck() time.Duration { return time.Since(time.Unix(0, s.ticked.Load())) }
+func (s *Session) Stuck() time.Duration { return time.Since(s.born) - time.Duration(s.ticked.Load()) }
 
 // Run streams into to until ctx ends; it then delivers what is begun, within
 // ShutdownTimeout, and returns nil. It returns an error only if trying again cannot
