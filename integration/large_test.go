@@ -70,7 +70,7 @@ func TestP43BodyOf64MiBArrivesUnchanged(t *testing.T) {
 	}
 }
 
-func TestEveryKindOfBodyArrivesUnchanged(t *testing.T) {
+func TestH06EveryKindOfBodyArrivesUnchanged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.queue(1, "q")

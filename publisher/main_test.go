@@ -2,7 +2,9 @@ package publisher
 
 import (
 	"encoding/binary"
+	"fmt"
 	"log/slog"
+	"os"
 	"testing"
 	"time"
 
@@ -12,7 +14,18 @@ import (
 	"github.com/pgamqp/pgamqp/decoder"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	code := m.Run()
+	err := theNode.close()
+	if err == nil && code == 0 {
+		err = goleak.Find(goleak.IgnoreTopFunction("github.com/pgamqp/pgamqp/internal/testserver.spawnLoop"))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
 
 // limit bounds every wait of these tests; only a failing test reaches it.
 const limit = 15 * time.Second

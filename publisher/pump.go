@@ -27,7 +27,8 @@ type pump struct {
 
 	nacked  atomic.Bool
 	held    atomic.Bool   // something is held
-	refused chan struct{} // capacity 1: nacked or held was set
+	stray   atomic.Bool   // a message came back that is none of those in flight
+	refused chan struct{} // capacity 1: one of these was set
 	cause   *amqp.Error   // why the channel ended; nil if not by an error
 	failure error         // an error that makes the connection useless
 	again   bool          // the connection is to be made anew
@@ -143,7 +144,7 @@ func (p *pump) waitPending(ctx context.Context, n int) bool {
 }
 
 // sendsAgain tells whether something is to be sent again, before anything behind it.
-func (p *pump) sendsAgain() bool { return p.nacked.Load() || p.held.Load() }
+func (p *pump) sendsAgain() bool { return p.nacked.Load() || p.held.Load() || p.stray.Load() }
 
 // send publishes one message. A message to a target that is not known to work, or
 // one suspected of having closed a channel, goes alone: with nothing else in
@@ -233,7 +234,7 @@ func (p *pump) exists(ctx context.Context, e *entry) (exists, ok bool) {
 // settle waits for the verdicts of what is in flight, where that has a point: the
 // broker refused one message, or the connection is given up on purpose.
 func (p *pump) settle(ctx context.Context) {
-	if p.failure != nil || p.channel.IsClosed() {
+	if p.failure != nil || p.channel.IsClosed() || p.stray.Load() {
 		return
 	}
 	if ctx.Err() == nil {

@@ -91,11 +91,12 @@ func (p *pump) judge(ctx context.Context) ending {
 		default:
 		}
 	}
+	stray := p.stray.Load()
 	p.mu.Lock()
 	var open []*entry
 	for _, e := range p.window.inFlight() {
-		// One with an ack was returned and is held: it is not in doubt.
-		if e.confirm != nil && !e.confirm.Acked() {
+		// One with an ack was returned and is held: it is not in doubt, unless all are.
+		if e.confirm != nil && (stray || !e.confirm.Acked()) {
 			open = append(open, e)
 		}
 	}
@@ -107,10 +108,12 @@ func (p *pump) judge(ctx context.Context) ending {
 			p.failure = p.cause
 		}
 	}
-	nacked := p.nacked.Load() && p.cause == nil
+	nacked := p.nacked.Load() && p.cause == nil && !stray
 	switch {
 	case isRefusal(p.cause):
 		p.findCulprit(ctx, open)
+	case stray:
+		p.sendAlone(open)
 	case nacked:
 		p.retryNacked(ctx, open)
 	case len(open) > 0:
@@ -120,7 +123,7 @@ func (p *pump) judge(ctx context.Context) ending {
 	p.window.rewind()
 	p.measure()
 	p.mu.Unlock()
-	return ending{err: p.failure, reconnect: p.again, nacked: nacked, held: p.held.Load()}
+	return ending{err: p.failure, reconnect: p.again, nacked: nacked || stray, held: p.held.Load()}
 }
 
 // findCulprit deals with a channel, or connection, that the broker closed because
@@ -140,6 +143,11 @@ func (p *pump) findCulprit(ctx context.Context, open []*entry) {
 			return
 		}
 	}
+	p.sendAlone(open)
+}
+
+// sendAlone has what was on a closed channel sent again, one at a time.
+func (p *pump) sendAlone(open []*entry) {
 	p.metrics.Retries.ChannelClosed.Add(float64(len(open)))
 	for _, e := range open {
 		e.alone = true

@@ -94,7 +94,7 @@ func TestErrorsOfTheSinkAndOfPositionsCanBeAskedFor(t *testing.T) {
 	}
 }
 
-func TestNamesAreQuoted(t *testing.T) {
+func TestH10NamesAreQuoted(t *testing.T) {
 	for in, want := range map[string]string{"p": `'"p"'`, `a"b'c`: `'"a""b''c"'`} {
 		if got := quoteLiteral(quoteIdent(in)); got != want {
 			t.Errorf("%s: %s, want %s", in, got, want)

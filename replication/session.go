@@ -3,7 +3,6 @@ package replication
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -31,35 +30,9 @@ type Config struct {
 	// Started, if set, is called for each stream that has started, before anything of it
 	// is delivered. Its error ends the stream. ctx ends when Run's does.
 	Started func(ctx context.Context, at Start) (Begun, error)
-}
 
-// Start tells where a stream starts, and in which server.
-type Start struct {
-	// History names the WAL that positions lie in: system identifier and timeline.
-	// Positions of different histories cannot be compared.
-	History string
-	// PID is the server's process that reads the slot for this stream. While it is the
-	// slot's active_pid, no other stream reads the slot.
-	PID uint32
-	// Confirmed is the slot's position: what lies before it is not sent.
-	Confirmed pglogrepl.LSN
-	// Remembered is at least that; what lies before it was confirmed in an earlier
-	// stream of this Session, so it is not delivered again.
-	Remembered pglogrepl.LSN
+	startTimeout time.Duration // another one than startTimeout, for tests
 }
-
-// Begun is what Started has to say.
-type Begun struct {
-	// Ended, if not nil, is called when the stream has ended, before the Sink is drained
-	// for the next one.
-	Ended func()
-	// Forget says that what is remembered cannot be relied on: deliver from Confirmed on.
-	Forget bool
-}
-
-// ErrAbandon as the cause of the end of Run's ctx makes Run return at once: what is
-// not confirmed is left for others to deliver.
-var ErrAbandon = errors.New("the stream is abandoned")
 
 // memory is what one process remembers over its streams: up to where everything
 // was confirmed, and of which server that is true.
@@ -94,7 +67,8 @@ type Session struct {
 	metrics *metrics.Replication
 	memory  memory
 	current atomic.Pointer[stream]
-	ticked  atomic.Int64 // when Run was last seen at work, Unix nanoseconds
+	born    time.Time
+	ticked  atomic.Int64 // when Run was last seen at work, nanoseconds since born
 
 	mu      sync.Mutex // guards all below
 	state   Status
@@ -119,7 +93,7 @@ func NewSession(cfg Config, log *slog.Logger, m *metrics.Replication) (*Session,
 			Fix: "use lower case letters, digits and underscores, at most 63",
 		}
 	}
-	s := &Session{cfg: cfg, log: log, metrics: m, waiters: make(map[chan struct{}]pglogrepl.LSN)}
+	s := &Session{cfg: cfg, log: log, metrics: m, born: time.Now(), waiters: make(map[chan struct{}]pglogrepl.LSN)}
 	m.LagSeconds.SetFunc(func() float64 { return s.Lag().Seconds() })
 	m.Inbox.LimitBytes.Set(float64(cfg.InboxBytes))
 	s.enter(metrics.StateConnecting, nil)
@@ -129,11 +103,11 @@ func NewSession(cfg Config, log *slog.Logger, m *metrics.Replication) (*Session,
 
 // tick notes that Run is at work. A stream does so with each look at its timers,
 // every ten seconds at least.
-func (s *Session) tick() { s.ticked.Store(time.Now().UnixNano()) }
+func (s *Session) tick() { s.ticked.Store(int64(time.Since(s.born))) }
 
 // Stuck returns for how long Run has shown no sign of work. Half a minute is more
 // than any step may take.
-func (s *Session) Stuck() time.Duration { return time.Since(time.Unix(0, s.ticked.Load())) }
+func (s *Session) Stuck() time.Duration { return time.Since(s.born) - time.Duration(s.ticked.Load()) }
 
 // Run streams into to until ctx ends; it then delivers what is begun, within
 // ShutdownTimeout, and returns nil. It returns an error only if trying again cannot
@@ -230,31 +204,6 @@ func (s *Session) stream(hard, stop context.Context, to Sink) error {
 	return err
 }
 
-// started tells of a stream before it delivers. If that fails the stream is closed.
-func (s *Session) started(ctx context.Context, st *stream) (ended func(), err error) {
-	ended = func() {}
-	if s.cfg.Started == nil {
-		return ended, nil
-	}
-	begun, err := s.cfg.Started(ctx, Start{
-		History:    fmt.Sprintf("%s-%d", st.server.identity.systemID, st.server.identity.timeline),
-		PID:        st.conn.PID(),
-		Confirmed:  st.server.confirmed,
-		Remembered: max(st.server.confirmed, st.skipTo),
-	})
-	if err != nil {
-		st.close()
-		return ended, err
-	}
-	if begun.Forget {
-		st.skipTo, s.memory = 0, memory{}
-	}
-	if begun.Ended != nil {
-		ended = begun.Ended
-	}
-	return ended, nil
-}
-
 // standBy notes that another process reads the slot.
 func (s *Session) standBy(err error) {
 	s.tick()
@@ -342,24 +291,6 @@ func (s *Session) ServerStopping() {
 func (s *Session) PID() uint32 {
 	if st := s.current.Load(); st != nil {
 		return st.conn.PID()
-	}
-	return 0
-}
-
-// Confirmed returns the position up to which the current stream has everything
-// confirmed, 0 if there is no stream.
-func (s *Session) Confirmed() pglogrepl.LSN {
-	if st := s.current.Load(); st != nil {
-		return st.tracker.Flushed()
-	}
-	return 0
-}
-
-// Received returns the position up to which the current stream has received
-// everything, 0 if there is no stream.
-func (s *Session) Received() pglogrepl.LSN {
-	if st := s.current.Load(); st != nil {
-		return st.tracker.Received()
 	}
 	return 0
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/pgamqp/pgamqp/metrics"
 )
 
-func TestP26SessionWaitsForASlotInUse(t *testing.T) {
+func TestP26AndO01SessionWaitsForASlotInUse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.change(func(w *world) {
@@ -173,7 +173,7 @@ func TestWaitConfirmedReturnsOnceThePositionIsReported(t *testing.T) {
 	}
 }
 
-func TestSessionAtWorkIsNotStuck(t *testing.T) {
+func TestO04SessionAtWorkIsNotStuck(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.run(w.config(), confirmAll())

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgamqp/pgamqp/internal/fakewal"
 	"github.com/pgamqp/pgamqp/metrics"
@@ -70,7 +71,7 @@ func TestP23SlotThatIsLostWhileStreamingEndsTheSession(t *testing.T) {
 	}
 }
 
-func TestSlotNamesThatPostgreSQLDoesNotAllowAreRefused(t *testing.T) {
+func TestH10SlotNamesThatPostgreSQLDoesNotAllowAreRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, name := range []string{"", "Slot", "a-b", "a b", "s;drop", `a"b`, "ä", strings.Repeat("x", 64), "a\nb"} {
@@ -116,6 +117,35 @@ func TestServerThatCannotBeInspectedIsTriedAgain(t *testing.T) {
 			if n := r.counted("pgamqp_postgres_connects_total", "error"); n < 1 {
 				t.Errorf("%v errors counted", n)
 			}
+		})
+	}
+}
+
+// A server that freezes between the login and the stream is left, and seen to be gone.
+func TestServerThatFreezesBeforeTheStreamIsGivenUp(t *testing.T) {
+	t.Parallel()
+	for name, part := range map[string]string{
+		"IDENTIFY_SYSTEM": "IDENTIFY_SYSTEM", "the slot": "pg_replication_slots", "the publication": "pg_publication",
+		"the history": "TIMELINE_HISTORY", "the start": "START_REPLICATION",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.SetSystem(system(2))
+			w.change(func(w *world) {
+				w.answers["TIMELINE_HISTORY"] = &fakewal.Answer{Columns: []string{"filename", "content"}, Rows: [][]any{{"2", "1\t0/100\tno\n"}}}
+				w.freeze = part
+			})
+			cfg := w.config()
+			cfg.startTimeout = 200 * time.Millisecond
+			r := w.run(cfg, confirmAll())
+			if closed := fakewal.Await[*fakewal.Closed](t, w.Server); closed.Conn.ID != 1 {
+				t.Errorf("%v", closed)
+			}
+			r.until("an error that says so", func() bool { return errors.Is(r.Status().Err, errSilent) })
+			w.change(func(w *world) { w.freeze = "" })
+			w.stream()
+			r.awaitState(metrics.StateStreaming)
 		})
 	}
 }

@@ -98,7 +98,7 @@ func TestStopWaitsForWhatTheBrokerStillConfirms(t *testing.T) {
 	}
 }
 
-func TestStopWithTheBrokerAwayReportsWhatIsConfirmed(t *testing.T) {
+func TestO02StopWithTheBrokerAwayReportsWhatIsConfirmed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	sink := newSink() // Drain gives up at once

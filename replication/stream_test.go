@@ -219,6 +219,16 @@ func TestErrorThatStaysEndsTheSession(t *testing.T) {
 	}
 }
 
+func TestH04PoisonedSlotEndsTheSessionWithAWayOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.run(w.config(), confirmAll())
+	w.stream().Fail(&fakewal.Error{Code: "XX000", Message: "invalid memory alloc request size 1073741824"})
+	if err := r.end(); err == nil || Retryable(err) || !strings.Contains(err.Error(), "docs/operations.md, poisoned slot") {
+		t.Errorf("ended with %v", err)
+	}
+}
+
 // PostgreSQL 14 sends every transaction, also those that have nothing for us.
 func TestP54aEmptyTransactionsAreConfirmed(t *testing.T) {
 	t.Parallel()

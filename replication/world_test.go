@@ -47,6 +47,7 @@ type world struct {
 	slot        slotRow
 	publication bool
 	answers     map[string]*fakewal.Answer // by a part of the query, before all else
+	freeze      string                     // a part of the query that is never answered
 }
 
 func newWorld(t *testing.T) *world {
@@ -59,6 +60,9 @@ func newWorld(t *testing.T) *world {
 func (w *world) query(q *fakewal.Query) *fakewal.Answer {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.freeze != "" && strings.Contains(q.SQL, w.freeze) {
+		q.Conn.Silence()
+	}
 	for part, answer := range w.answers {
 		if strings.Contains(q.SQL, part) {
 			return answer

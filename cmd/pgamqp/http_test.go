@@ -66,7 +66,7 @@ func healthy() error { return nil }
 
 func isReady() (string, error) { return "ready", nil }
 
-func TestHealthAnswersSayWhatIsWrong(t *testing.T) {
+func TestO04HealthAnswersSayWhatIsWrong(t *testing.T) {
 	type answer struct {
 		state string
 		err   error

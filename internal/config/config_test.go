@@ -82,7 +82,7 @@ func TestAnySizeThatIsShownReadsTheSame(t *testing.T) {
 	})
 }
 
-func TestPasswordIsMaskedInWhateverForm(t *testing.T) {
+func TestO06PasswordIsMaskedInWhateverForm(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                               "",
 		"postgres://db/orders":           "postgres://db/orders",
