@@ -87,7 +87,7 @@ func (f *breakage) fill(broker int) error {
 	began := time.Now()
 	err := f.nodes[b.node].API(ctx, http.MethodPut, policy, map[string]any{
 		"pattern": "^" + chaosNarrow + "$", "apply-to": "queues",
-		"definition": map[string]any{"max-length": 1, "overflow": "reject-publish"},
+		"definition": map[string]any{"max-length": 1},
 	}, nil)
 	if err != nil {
 		return err

@@ -134,7 +134,11 @@ func (c *chaos) declare(ctx context.Context, broker int) error {
 		var err error
 		for _, name := range chaosQueues() {
 			var arguments amqp.Table
-			if broker == 2 && name == loadQueue {
+			switch {
+			case name == chaosNarrow:
+				// From the beginning: a policy that brings it together with a limit drops what is there.
+				arguments = amqp.Table{"x-overflow": "reject-publish"}
+			case name == loadQueue && broker == 2:
 				arguments = amqp.Table{"x-queue-type": "quorum"}
 			}
 			_, failed := ch.QueueDeclare(name, true, false, false, false, arguments)
