@@ -17,6 +17,9 @@ RUN ?= .
 # Which of them are about RabbitMQ, the configuration or all versions anyhow: they run with the
 # first version only. `make integration ONCE=-` runs everything with every version.
 ONCE ?= Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Exchange|QueueThat|Metrics|Prometheus|Mistakes|Readme|TLS|Network|ServerSendsAgain|EveryVersion|NotReady|Compare|RedeliverAll|CannotReach|NotThereYet
+# `make chaos`: the seed of all choices, a random one if empty, and for how long.
+SEED ?=
+TIME ?= 2m
 FUZZ_SECONDS ?= 60
 DEMO_ARGS ?=
 
@@ -58,7 +61,7 @@ format: $(linter) ## bring the code into the form that `make lint` wants
 	$(linter) fmt
 
 .PHONY: test
-test: unit integration ## all tests
+test: unit integration chaos ## all tests
 
 .PHONY: unit
 unit: setup ## the tests of every package but integration
@@ -68,9 +71,19 @@ unit: setup ## the tests of every package but integration
 integration: setup ## the real program between real servers, on every PostgreSQL version
 	skip=-; for version in $(POSTGRES); do \
 		echo "integration on PostgreSQL $$version"; \
-		PGAMQP_TEST_POSTGRES=$$version $(GO) test -race -shuffle=on -count=1 -timeout 15m -run '$(RUN)' -skip "$$skip" ./integration; \
+		PGAMQP_TEST_POSTGRES=$$version $(GO) test -race -shuffle=on -count=1 -timeout 15m -run '$(RUN)' -skip "^Test(Chaos|BrokenBuilds)$$|$$skip" ./integration; \
 		skip='$(ONCE)'; \
 	done
+
+.PHONY: chaos
+chaos: setup ## break everything, by the choices of SEED, for TIME, and look for what was lost
+	PGAMQP_TEST_POSTGRES=$(firstword $(POSTGRES)) PGAMQP_CHAOS_SEED=$(SEED) PGAMQP_CHAOS_TIME=$(TIME) \
+		$(GO) test -v -race -count=1 -timeout 0 -run '^TestChaos$$' ./integration
+
+.PHONY: chaos-broken
+chaos-broken: setup ## show that `make chaos` finds programs that lose messages
+	PGAMQP_TEST_POSTGRES=$(firstword $(POSTGRES)) PGAMQP_CHAOS_TIME=2m \
+		$(GO) test -v -count=1 -timeout 30m -run '^TestBrokenBuilds$$' ./integration
 
 .PHONY: fuzz
 fuzz: ## fuzz each target for a minute, or FUZZ_SECONDS

@@ -19,6 +19,7 @@ type message struct {
 	id   string          // once it has come
 	came int
 	dead bool // was a dead letter at some time, so that its place in the order is another
+	seen int  // the round in which it was last emitted or came
 }
 
 // round is all that is known when everything is delivered.
@@ -47,6 +48,7 @@ type checker struct {
 	messages map[string]*message
 	owners   map[string]string // of a message_id
 
+	rounds     int
 	complaints map[string][]string // by kind
 	repeated   int                 // messages that came again, and were allowed to
 	delivered  int
@@ -85,6 +87,7 @@ func (k *checker) report() string {
 
 // judge adds a round.
 func (k *checker) judge(r *round) {
+	k.rounds++
 	r.emitted = make(map[string]int)
 	for _, t := range r.troubles {
 		r.spans = append(r.spans, r.spanOf(t))
@@ -98,7 +101,7 @@ func (k *checker) judge(r *round) {
 		} else if m.hash != e.hash || m.to != e.to {
 			k.complain(wasChanged, "%s is another in the WAL: %+v", e.name, e)
 		}
-		m.ends = append(m.ends, e.end)
+		m.ends, m.seen = append(m.ends, e.end), k.rounds
 		if _, dead := r.buried[e.lsn]; dead {
 			m.dead = true
 		}
@@ -117,6 +120,20 @@ func (k *checker) judge(r *round) {
 			k.complain(wasPhantom, "dead letter %s", name)
 		}
 	}
+	k.forget(r)
+}
+
+// forget bounds the memory of a long run: what was delivered that long ago does not come again, as PostgreSQL has
+// saved the slot's position many times since.
+func (k *checker) forget(r *round) {
+	const rounds = 30
+	maps.DeleteFunc(k.messages, func(name string, m *message) bool {
+		old := k.rounds-m.seen > rounds && !r.letters[name]
+		if old {
+			delete(k.owners, m.id)
+		}
+		return old
+	})
 }
 
 // follow goes through what came to one queue.
@@ -147,7 +164,7 @@ func (k *checker) follow(r *round, to place, got []amqp.Delivery) {
 			continue
 		}
 		k.delivered++
-		m.came++
+		m.came, m.seen = m.came+1, k.rounds
 		inRound[name]++
 		if at, ours := position[name]; ours && m.came == 1 && !m.dead && to.queue != chaosNarrow {
 			if at < highest {
@@ -161,7 +178,7 @@ func (k *checker) follow(r *round, to place, got []amqp.Delivery) {
 	}
 }
 
-// arrived finds the message of a delivery and checks what must not change; nil if there is none.
+// arrived finds the message of a delivery and checks what must not change; nil if there is none that looks so.
 func (k *checker) arrived(name string, to place, d amqp.Delivery) *message {
 	m := k.messages[name]
 	switch {
@@ -170,6 +187,7 @@ func (k *checker) arrived(name string, to place, d amqp.Delivery) *message {
 		return nil
 	case m.hash != hashOf(string(d.Body)) || m.to != to:
 		k.complain(wasChanged, "%s at %+v, %d bytes", name, to, len(d.Body))
+		return nil
 	case m.id != "" && m.id != d.MessageId:
 		k.complain(wasRenamed, "%s: %s, then %s", name, m.id, d.MessageId)
 	}

@@ -15,16 +15,16 @@ func (c *chaos) chaosLoad(round int) func(context.Context, *pgx.Conn, *rand.Rand
 	return func(ctx context.Context, conn *pgx.Conn, random *rand.Rand, name string) (bool, error) {
 		tx := &chaosTransaction{ctx: ctx, conn: conn, random: random, name: fmt.Sprintf("%d/%s", round, name), brokers: len(c.brokers)}
 		// All is drawn before anything can fail, so that what a session does depends on the seed alone.
-		switch n := random.IntN(200); {
-		case n < 30:
+		switch n := random.IntN(1000); {
+		case n < 120:
 			tx.batch()
 			return true, tx.err
-		case n < 31:
+		case n < 122:
 			tx.big()
 			return true, tx.err
-		case n < 37:
+		case n < 140:
 			return tx.redeliver()
-		case n < 40:
+		case n < 155:
 			tx.declare()
 			return true, tx.err
 		}

@@ -35,6 +35,8 @@ const (
 func TestChaos(t *testing.T) {
 	seed, length := chaosOptions(t)
 	fmt.Fprintf(os.Stderr, "chaos: seed %d for %s\n", seed, length)
+	hangs := time.AfterFunc(length+10*time.Minute, func() { panic("the run hangs") }) // shows all goroutines
+	defer hangs.Stop()
 	c := newChaos(t, seed)
 	run := &chaosRun{
 		chaos: c, history: c.history(), checker: newChecker(),
@@ -46,8 +48,9 @@ func TestChaos(t *testing.T) {
 	c.sampler = c.startSampler()
 	run.settle() // with a connection to each broker
 	goroutines := c.daemons.current.metric("go_goroutines")
-	for began := time.Now(); time.Since(began) < length && !t.Failed(); {
-		run.round(min(chaosRound, max(time.Second, length-time.Since(began))))
+	const shortest = 5 * time.Second
+	for end := time.Now().Add(length); !t.Failed() && (run.rounds == 0 || time.Until(end) > shortest); {
+		run.round(min(chaosRound, time.Until(end)))
 	}
 	if !t.Failed() {
 		c.sampler.stop()
@@ -95,7 +98,7 @@ func (run *chaosRun) round(length time.Duration) {
 	run.roundBegan = time.Now()
 	run.diary.note("round %d", run.rounds)
 	l := run.startSessions(loadOptions{
-		sessions: 4, pause: 15 * time.Millisecond, seed: run.seed + uint64(run.rounds),
+		sessions: 4, pause: 25 * time.Millisecond, seed: run.seed + uint64(run.rounds),
 		transaction: run.chaosLoad(run.rounds), leave: &run.leave,
 	})
 	run.schedule.run(run.t.Context(), length)
