@@ -20,7 +20,10 @@ ONCE ?= TestR[0-9]|Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Excha
 # Which integration tests are about PostgreSQL alone: `make test-rabbitmq4` leaves them out.
 POSTGRES_ONLY ?= ^TestP[0-9]|Postgres|Slot|Publication|Role|Privileges|IsRefused|Mistakes|Compare|ServerSendsAgain|ServerWithout|StreamWorks|SynchronousStandby|TwentyClean|TwentyKills
 # Integration tests that have a target of their own.
-APART := ^TestMeasure
+APART := ^Test(Measure|Chaos$$|BrokenBuilds$$)
+# `make chaos`: the seed of all choices, a random one if empty, and for how long.
+SEED ?=
+TIME ?= 2m
 FUZZ_SECONDS ?= 60
 DEMO_ARGS ?=
 
@@ -62,7 +65,7 @@ format: $(linter) ## bring the code into the form that `make lint` wants
 	$(linter) fmt
 
 .PHONY: test
-test: unit integration ## all tests
+test: unit integration chaos ## all tests
 
 .PHONY: unit
 unit: setup ## the tests of every package but integration
@@ -89,6 +92,16 @@ test-rabbitmq4: setup ## the tests that use RabbitMQ, on version 4 (Debian and r
 	@scripts/setup.sh rabbitmq4
 	PGAMQP_TEST_RABBITMQ=4 $(GO) test -race -shuffle=on -count=1 -timeout 5m -run 'RabbitMQ|ServersDie' ./internal/testserver
 	PGAMQP_TEST_RABBITMQ=4 PGAMQP_TEST_POSTGRES=15 $(GO) test -race -shuffle=on -count=1 -timeout 15m -run '$(RUN)' -skip '$(APART)|$(POSTGRES_ONLY)' ./integration
+
+.PHONY: chaos
+chaos: setup ## break everything, by the choices of SEED, for TIME, and look for what was lost
+	PGAMQP_TEST_POSTGRES=$(firstword $(POSTGRES)) PGAMQP_CHAOS_SEED=$(SEED) PGAMQP_CHAOS_TIME=$(TIME) \
+		$(GO) test -v -race -count=1 -timeout 0 -run '^TestChaos$$' ./integration
+
+.PHONY: chaos-broken
+chaos-broken: setup ## show that `make chaos` finds programs that lose messages
+	PGAMQP_TEST_POSTGRES=$(firstword $(POSTGRES)) PGAMQP_CHAOS_TIME=2m \
+		$(GO) test -v -count=1 -timeout 30m -run '^TestBrokenBuilds$$' ./integration
 
 .PHONY: fuzz
 fuzz: ## fuzz each target for a minute, or FUZZ_SECONDS

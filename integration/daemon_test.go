@@ -33,6 +33,7 @@ type daemon struct {
 	log   logBuffer
 	ended chan struct{} // closed when the process is gone
 	ask   http.Client
+	quiet bool // its log is not shown when the test fails
 }
 
 // launch starts the program with the given arguments and does not wait for it.
@@ -62,7 +63,7 @@ func (d *daemon) cleanup() {
 		}
 	}
 	checkLog(d.t, d.log.String())
-	if d.t.Failed() && d.cmd.Args[1] == "run" {
+	if d.t.Failed() && !d.quiet && d.cmd.Args[1] == "run" {
 		d.t.Logf("log of daemon %d:\n%s", d.cmd.Process.Pid, d.log.tail())
 	}
 }
