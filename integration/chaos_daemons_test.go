@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"fmt"
 	"regexp"
 	"slices"
@@ -140,20 +139,6 @@ func (s *daemons) report(since time.Time) {
 			const limit = 120
 			cut := max(0, len(lines)-limit)
 			s.c.t.Logf("daemon %d said, %d lines left out:\n%s", d.cmd.Process.Pid, cut, strings.Join(lines[cut:], "\n"))
-		}
-	}
-}
-
-// waitStreaming waits until one of them reads the slot.
-func (s *daemons) waitStreaming(ctx context.Context) error {
-	for {
-		pid, err := s.c.holder(ctx)
-		if err != nil || pid != 0 {
-			return err
-		}
-		pause(ctx, 20*time.Millisecond)
-		if ctx.Err() != nil {
-			return fmt.Errorf("no daemon reads the slot: %w", ctx.Err())
 		}
 	}
 }

@@ -117,7 +117,7 @@ func (l *lane) holding() *entry {
 
 // unavailable returns since when the lane cannot deliver (zero: it can), and why:
 // the broker is down, or will not take the message that is next. The lock is held.
-func (l *lane) unavailable() (since time.Time, err error) { //nolint:revive,staticcheck // the error is a fact here, not a result
+func (l *lane) unavailable() (since time.Time, err error) {
 	if e := l.holding(); e != nil && (l.down.IsZero() || e.heldAt.Before(l.down)) {
 		return e.heldAt, fmt.Errorf("%s is held until the broker takes it: %s", e.name(), e.heldFor)
 	}

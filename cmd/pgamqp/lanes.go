@@ -71,8 +71,8 @@ func (d *daemon) ownStream(broker int32) isolation.Lane {
 	s := &ownStream{d: d, broker: broker, received: metrics.NewReplication(d.registry, name), slot: metrics.NewSlot(d.registry, name)}
 	config := d.sessionConfig()
 	config.Slot, config.Started = name, s.begin
-	// The name is one that the server has accepted.
-	s.session, _ = replication.NewSession(config, d.log, s.received) //nolint:errcheck // it checks names only
+	// It checks the name only, which the server has accepted.
+	s.session, _ = replication.NewSession(config, d.log, s.received)
 	d.own[broker] = s
 	return s
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -63,8 +64,8 @@ type daemon struct {
 	end        func()
 	own        map[int32]*ownStream
 	dead       bool
-	ctx        context.Context
-	cancel     context.CancelFunc
+	ended      chan struct{} // closed by a crash
+	cancel     func()
 }
 
 func newDaemon(w *world, seed uint64) *daemon {
@@ -72,7 +73,8 @@ func newDaemon(w *world, seed uint64) *daemon {
 		w: w, random: rand.New(rand.NewPCG(seed, uint64(w.pids))), gates: make(map[int32]*publisher.Gate),
 		lanes: make(map[int32]*lane), own: make(map[int32]*ownStream),
 	}
-	d.ctx, d.cancel = context.WithCancel(context.Background())
+	d.ended = make(chan struct{})
+	d.cancel = sync.OnceFunc(func() { close(d.ended) })
 	d.isolation = isolation.New(isolation.Config{
 		Main: d, Lane: d.lane, Abandoned: errAbandoned, After: stuckAfter,
 	}, quiet())
@@ -80,6 +82,16 @@ func newDaemon(w *world, seed uint64) *daemon {
 		d.lanes[b], d.gates[b] = &lane{}, publisher.NewGate(0)
 	}
 	return d
+}
+
+// life is a context that ends with the process.
+func (d *daemon) life() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		<-d.ended
+		cancel()
+	}()
+	return ctx
 }
 
 // pause lets time pass between two steps of the protocol, so that other things happen.
@@ -103,7 +115,7 @@ func (d *daemon) lead() {
 	d.starting = true
 	d.w.note("process %d reads the main slot, confirmed %s, remembered %s", pid, confirmed, d.remembered)
 	go func() {
-		end, forget, err := d.isolation.Begin(d.ctx, slots{d, pid}, isolation.Start{
+		end, forget, err := d.isolation.Begin(d.life(), slots{d, pid}, isolation.Start{
 			Confirmed: confirmed, Remembered: max(confirmed, d.remembered), History: "1",
 		})
 		d.w.mu.Lock()
@@ -275,7 +287,7 @@ func (d *daemon) Cut(broker int32) decoder.Position {
 }
 
 func (d *daemon) Undo(broker int32) {
-	_ = d.pause(d.ctx)
+	_ = d.pause(d.life())
 	d.w.mu.Lock()
 	defer d.w.mu.Unlock()
 	d.w.note("undo %d", broker)
@@ -284,7 +296,7 @@ func (d *daemon) Undo(broker int32) {
 }
 
 func (d *daemon) Join(broker int32) {
-	_ = d.pause(d.ctx)
+	_ = d.pause(d.life())
 	d.w.mu.Lock()
 	defer d.w.mu.Unlock()
 	d.w.note("join %d", broker)

@@ -191,7 +191,7 @@ func (h *history) run(d time.Duration) error {
 				d.stopLeading()
 			}
 		}
-		time.Sleep(d / 8)
+		_ = sleep(context.Background(), d/8)
 		synctest.Wait()
 	}
 	return nil
@@ -268,7 +268,7 @@ func (h *history) stop() {
 		d.cancel()
 		d.stopLeading()
 	}
-	time.Sleep(5 * time.Minute) // what was asked of the server is done by now
+	_ = sleep(context.Background(), 5*time.Minute) // what was asked of the server is done by now
 	synctest.Wait()
 }
 

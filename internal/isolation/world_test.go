@@ -28,14 +28,6 @@ type message struct {
 	at     decoder.Position
 }
 
-// position is that of the unit, for comparison with a confirmed position.
-func (u *unit) position() decoder.Position {
-	if u.transaction {
-		return decoder.Position{Unit: u.start, Transaction: true}
-	}
-	return decoder.Position{Unit: u.end}
-}
-
 // slot is what the server keeps of one.
 type slot struct {
 	confirmed pglogrepl.LSN
