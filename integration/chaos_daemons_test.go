@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"fmt"
 	"regexp"
 	"slices"
@@ -33,7 +32,7 @@ func (s *daemons) launch() *daemon {
 	address := strings.Replace(s.c.url(), fmt.Sprintf(":%d/", s.c.postgres.Port()), fmt.Sprintf(":%d/", s.c.path.port()), 1)
 	args := []string{
 		"run", "--database-url", address, "--slot", s.c.slot, "--listen", "127.0.0.1:0",
-		"--window-messages", "400", "--heartbeat-interval", "2s",
+		"--window-messages", "400",
 	}
 	if detachAfter > 0 {
 		args = append(args, "--detach-after", detachAfter.String())
@@ -143,20 +142,6 @@ func (s *daemons) report(since time.Time) {
 			const limit = 120
 			cut := max(0, len(lines)-limit)
 			s.c.t.Logf("daemon %d said, %d lines left out:\n%s", d.cmd.Process.Pid, cut, strings.Join(lines[cut:], "\n"))
-		}
-	}
-}
-
-// waitStreaming waits until one of them reads the slot.
-func (s *daemons) waitStreaming(ctx context.Context) error {
-	for {
-		pid, err := s.c.holder(ctx)
-		if err != nil || pid != 0 {
-			return err
-		}
-		pause(ctx, 20*time.Millisecond)
-		if ctx.Err() != nil {
-			return fmt.Errorf("no daemon reads the slot: %w", ctx.Err())
 		}
 	}
 }

@@ -94,6 +94,9 @@ func (f *breakage) fill(broker int) error {
 	}
 	f.hold(500*time.Millisecond, 5*time.Second)
 	err = f.nodes[b.node].API(ctx, http.MethodDelete, policy, nil, nil)
+	if err == nil {
+		err = f.secure(ctx, b.node) // or it is back when the node is killed
+	}
 	// After a nack what has no verdict within the time to settle is sent again, without a word in the log.
 	f.troubles.add(trouble{began: began, ended: time.Now().Add(2 * time.Second), times: 10})
 	return err

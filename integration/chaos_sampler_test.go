@@ -176,7 +176,7 @@ func (s *sampler) connectMarker(ctx context.Context, broker int) *marker {
 	if err != nil {
 		return nil
 	}
-	defer context.AfterFunc(ctx, func() { _ = m.raw.Close() })
+	defer context.AfterFunc(ctx, func() { _ = m.raw.Close() })()
 	opened := time.AfterFunc(markLimit, func() { _ = m.raw.Close() })
 	defer opened.Stop()
 	if m.channel, err = conn.Channel(); err == nil {
