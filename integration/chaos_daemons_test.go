@@ -31,7 +31,7 @@ func (s *daemons) launch() *daemon {
 	address := strings.Replace(s.c.url(), fmt.Sprintf(":%d/", s.c.postgres.Port()), fmt.Sprintf(":%d/", s.c.path.port()), 1)
 	args := []string{
 		"run", "--database-url", address, "--slot", s.c.slot, "--listen", "127.0.0.1:0",
-		"--window-messages", "400", "--heartbeat-interval", "2s",
+		"--window-messages", "400",
 	}
 	args = append(args, "--detach-after", detachAfter.String())
 	d := launch(s.c.t, args...)

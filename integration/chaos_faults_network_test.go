@@ -41,6 +41,7 @@ func networkFaults() []fault {
 				p.cutAfter(f.random.IntN(1 << f.random.IntN(17)))
 				f.hold(0, time.Second)
 			}
+			p.cutAfter(-1)
 		})
 		broken("is slow", 2, func(f *breakage, p *proxy) {
 			p.delay(time.Duration(1+f.random.IntN(100)) * time.Millisecond)

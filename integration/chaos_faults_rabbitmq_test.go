@@ -61,7 +61,12 @@ func brokerFaults(broker, node int) []fault {
 	all := []fault{
 		{"has a full queue", 2, nil, func(f *breakage) error { return f.fill(broker) }},
 		{"loses a queue", 1, nil, func(f *breakage) error {
-			return f.lose(broker, func(ch *amqp.Channel) error { return f.drained.deleteQueue(ch, place{broker, chaosFragile}) })
+			return f.lose(broker, func(ch *amqp.Channel) error {
+				from, began := place{broker, chaosFragile}, time.Now()
+				err := f.drained.deleteQueue(ch, from)
+				f.troubles.add(trouble{began: began, ended: time.Now(), gone: from})
+				return err
+			})
 		}},
 		{"loses an exchange", 1, nil, func(f *breakage) error {
 			return f.lose(broker, func(ch *amqp.Channel) error { return ch.ExchangeDelete(chaosFleeting, false, false) })
@@ -94,6 +99,9 @@ func (f *breakage) fill(broker int) error {
 	}
 	f.hold(500*time.Millisecond, 5*time.Second)
 	err = f.nodes[b.node].API(ctx, http.MethodDelete, policy, nil, nil)
+	if err == nil {
+		err = f.secure(ctx, b.node) // or it is back when the node is killed
+	}
 	// After a nack what has no verdict within the time to settle is sent again, without a word in the log.
 	f.troubles.add(trouble{began: began, ended: time.Now().Add(2 * time.Second), times: 10})
 	return err

@@ -16,15 +16,15 @@ func (c *chaos) chaosLoad(round int) func(context.Context, *pgx.Conn, *rand.Rand
 		tx := &chaosTransaction{ctx: ctx, conn: conn, random: random, name: fmt.Sprintf("%d/%s", round, name), brokers: len(c.brokers)}
 		// All is drawn before anything can fail, so that what a session does depends on the seed alone.
 		switch n := random.IntN(1000); {
-		case n < 120:
+		case n < 200:
 			tx.batch()
 			return true, tx.err
-		case n < 122:
+		case n < 202:
 			tx.big()
 			return true, tx.err
-		case n < 140:
+		case n < 220:
 			return tx.redeliver()
-		case n < 155:
+		case n < 235:
 			tx.declare()
 			return true, tx.err
 		}

@@ -150,8 +150,8 @@ func (c *chaos) declare(ctx context.Context, broker int) error {
 	})
 }
 
-// secure makes a node write to disk what it knows of queues. Unlike messages that takes some
-// seconds otherwise, and a node that is killed before forgets a queue with all that it has confirmed.
+// secure makes a node write to disk what it knows of queues and policies. Unlike messages that takes
+// some seconds otherwise, and a node that is killed before forgets a queue with all that it has confirmed.
 func (c *chaos) secure(ctx context.Context, node int) error {
 	_, err := c.nodes[node].Ctl(ctx, "eval", "mnesia:dump_log().")
 	return err

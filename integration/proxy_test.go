@@ -111,11 +111,11 @@ func abort(c net.Conn) {
 }
 
 // cutAfter cuts a connection once n more bytes have passed, in whichever direction and wherever in a
-// frame that is. Others live on.
+// frame that is. Others live on. A negative n takes that back.
 func (p *proxy) cutAfter(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.limited, p.limit = true, n
+	p.limited, p.limit = n >= 0, n
 }
 
 // delay makes the network slow; 0 makes it fast again.
