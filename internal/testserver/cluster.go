@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -47,13 +48,11 @@ func newRabbitMQCluster(n int, o RabbitMQOptions) (*RabbitMQCluster, error) {
 		}
 		c.Nodes = append(c.Nodes, r)
 		names = append(names, r.Node())
-	}
-	shared := c.Nodes[0].epmd
-	for _, r := range c.Nodes {
-		if r.epmd != shared {
+		if shared := c.Nodes[0].epmd; r.epmd != shared {
 			r.epmd.lease.release()
+			r.epmd = shared
 		}
-		r.epmd, r.peers = shared, names
+		r.peers = slices.Clone(names) // those that are there when it starts
 		if err := r.configure(); err != nil {
 			return c, err
 		}
