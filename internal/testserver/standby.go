@@ -97,21 +97,21 @@ func (p *Postgres) backup(s *Postgres, slot string) error {
 	return s.as.write(filepath.Join(s.data(), "backup_label"), []byte(label), 0o600)
 }
 
-// follow makes s a standby of p.
-func (s *Postgres) follow(p *Postgres, o StandbyOptions) error {
+// follow makes p a standby of primary.
+func (p *Postgres) follow(primary *Postgres, o StandbyOptions) error {
 	settings := map[string]string{
 		"primary_conninfo": fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres application_name=%s sslmode=disable",
-			p.Port(), o.Name),
+			primary.Port(), o.Name),
 		"primary_slot_name":            o.Name,
 		"hot_standby_feedback":         "on",
 		"wal_receiver_status_interval": "100ms",
 		"wal_retrieve_retry_interval":  "100ms",
 	}
 	maps.Copy(settings, o.Settings)
-	if err := s.appendSettings(settings); err != nil {
+	if err := p.appendSettings(settings); err != nil {
 		return err
 	}
-	return s.as.write(filepath.Join(s.data(), "standby.signal"), nil, 0o600)
+	return p.as.write(filepath.Join(p.data(), "standby.signal"), nil, 0o600)
 }
 
 // Promote makes a primary of a standby and waits until it is one.
