@@ -150,9 +150,9 @@ func TestP52ServerWithoutLogicalDecodingIsRefused(t *testing.T) {
 	if err := p.Restart(testserver.Fast); err != nil {
 		t.Fatal(err)
 	}
-	for _, refuse := range []func(int, []string, ...string){w.refuseRun, w.refuseInstall} {
-		refuse(exitPrecondition, nil, `wal_level is replica, logical decoding needs logical`, `alter system set wal_level = 'logical'; and restart`)
-	}
+	const problem, fix = `wal_level is replica, logical decoding needs logical`, `alter system set wal_level = 'logical'; and restart`
+	w.refuseRun(exitSlotGone, nil, problem, fix) // the graver of the two problems decides on the code
+	w.refuseInstall(exitPrecondition, nil, problem, fix)
 	w.exec(`alter system set wal_level = 'logical'`)
 	if err := p.Restart(testserver.Fast); err != nil {
 		t.Fatal(err)

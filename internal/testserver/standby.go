@@ -97,7 +97,7 @@ func (p *Postgres) backup(s *Postgres, slot string) error {
 	return s.as.write(filepath.Join(s.data(), "backup_label"), []byte(label), 0o600)
 }
 
-// follow makes s a standby of p.
+// follow makes p a standby of primary.
 func (p *Postgres) follow(primary *Postgres, o StandbyOptions) error {
 	settings := map[string]string{
 		"primary_conninfo": fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres application_name=%s sslmode=disable",
