@@ -14,17 +14,6 @@ import (
 // smallWindow makes a scenario meet a full window.
 func smallWindow(c *Config) { c.WindowMessages = 10 }
 
-// without returns the texts that do not begin with a prefix.
-func without(prefix string, all []string) []string {
-	var out []string
-	for _, s := range all {
-		if !strings.HasPrefix(s, prefix) {
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
 func TestMessagesArriveOnceAndInOrder(t *testing.T) {
 	onBoth(t, smallWindow, func(s *stage) {
 		s.exchange("x", true)
