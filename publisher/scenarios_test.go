@@ -69,7 +69,7 @@ func TestR07NacksAmongAcksAreNoAcks(t *testing.T) {
 		s.to("", theQueue) // so that nothing below goes alone
 		s.awaitAll()
 		var dead []letter
-		good := append([]string{"first", theQueue}, list("good", 60)...)
+		good := append([]string{"first", theQueue}, list("good", 40)...)
 		for i, text := range good[2:] {
 			s.to("x", text)
 			if i%20 == 7 {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -108,6 +109,7 @@ type node struct {
 	once   sync.Once
 	rabbit *testserver.RabbitMQ
 	err    error
+	vhosts atomic.Int32 // handed out
 }
 
 //nolint:gochecknoglobals // it takes seconds to start, so there is one for all tests
@@ -143,7 +145,7 @@ func newReal(t *testing.T) broker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &realBroker{t: t, rabbit: r, vhost: fmt.Sprintf("%s %p", t.Name(), new(byte))}
+	b := &realBroker{t: t, rabbit: r, vhost: fmt.Sprintf("%s %d", t.Name(), theNode.vhosts.Add(1))}
 	if err := r.AddVHost(t.Context(), b.vhost); err != nil {
 		t.Fatal(err)
 	}

@@ -98,7 +98,7 @@ func (o *observer) ended(e *amqp.Error) {
 	// A connection that is closed ends its channels first.
 	if deadline := time.After(time.Second); e.Code >= 501 {
 		select {
-		case <-o.connClose: //nolint:errcheck // that it came counts, not the reason
+		case <-o.connClose: //nolint:errcheck // its reason is that of the channel
 			what = "connection"
 		case <-deadline:
 		}
