@@ -170,7 +170,7 @@ func (k *checker) follow(r *round, to place, got []amqp.Delivery) {
 		m.came, m.seen = m.came+1, k.rounds
 		inRound[name]++
 		if at, ours := position[name]; ours && m.came == 1 && !m.dead && to.queue != chaosNarrow {
-			if at < highest {
+			if at < highest && !r.wentWithQueue(committed[at]) { // its first delivery may have gone with the queue
 				k.complain(wasMisplaced, "%s at %+v came behind %s", name, to, committed[highest].name)
 			}
 			highest = max(highest, at)

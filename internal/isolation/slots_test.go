@@ -54,16 +54,22 @@ func (s slots) ask(ctx context.Context, do func(w *world) error) error {
 	}
 }
 
-func (s slots) Lanes(ctx context.Context) (out []int32, err error) {
-	err = s.ask(ctx, func(w *world) error {
+func (s slots) Lanes(ctx context.Context) ([]int32, error) {
+	found := make(chan []int32, 1)
+	err := s.ask(ctx, func(w *world) error {
+		var out []int32
 		for name := range w.slots {
 			if name != mainSlot {
 				out = append(out, name)
 			}
 		}
+		found <- out
 		return nil
 	})
-	return out, err
+	if err != nil {
+		return nil, err
+	}
+	return <-found, nil
 }
 
 func (s slots) Copy(ctx context.Context, broker int32) error {
