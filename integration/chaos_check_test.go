@@ -41,9 +41,6 @@ type trouble struct {
 	began, ended time.Time
 	times        int
 	from         pglogrepl.LSN // what was sent again ends behind it; 0: as the samples say
-	// gone is a queue that was deleted in this time, if it is one. The broker confirms what it has
-	// routed to a queue that ends before it takes it: such a message is nowhere, and nobody can know.
-	gone place
 }
 
 // checker compares what was committed with what came.
@@ -114,7 +111,7 @@ func (k *checker) judge(r *round) {
 	}
 	k.checkNowhere(r)
 	for _, e := range r.emissions {
-		if m := k.messages[e.name]; m.came == 0 && !r.letters[e.name] && !r.wentWithQueue(e) {
+		if m := k.messages[e.name]; m.came == 0 && !r.letters[e.name] {
 			k.complain(wasLost, "%s at %s to %+v, end of unit %s", e.name, e.lsn, e.to, e.end)
 		}
 	}
@@ -170,7 +167,7 @@ func (k *checker) follow(r *round, to place, got []amqp.Delivery) {
 		m.came, m.seen = m.came+1, k.rounds
 		inRound[name]++
 		if at, ours := position[name]; ours && m.came == 1 && !m.dead && to.queue != chaosNarrow {
-			if at < highest && !r.wentWithQueue(committed[at]) { // its first delivery may have gone with the queue
+			if at < highest {
 				k.complain(wasMisplaced, "%s at %+v came behind %s", name, to, committed[highest].name)
 			}
 			highest = max(highest, at)
@@ -208,7 +205,7 @@ func (k *checker) checkMark(r *round, to place, committed []emission, done int, 
 	k.marks++
 	for ; done < len(committed) && committed[done].end <= s.confirmed(to.broker); done++ {
 		e := committed[done]
-		if n, dead := r.buried[e.lsn]; k.messages[e.name].came == 0 && (!dead || n > s.buried) && !r.wentWithQueue(e) {
+		if n, dead := r.buried[e.lsn]; k.messages[e.name].came == 0 && (!dead || n > s.buried) {
 			k.complain(wasAhead, "%s to %+v, end of unit %s, confirmed %s at %s", e.name, to, e.end,
 				s.confirmed(to.broker), s.ended.UTC().Format("15:04:05.000"))
 		}
@@ -253,16 +250,6 @@ func (k *checker) checkRepeated(r *round, to place, name string, n int) {
 	if n > allowed {
 		k.complain(wasRepeated, "%s at %+v, unit ends %v, came %d times and may %d times", name, to, m.ends, n, allowed)
 	}
-}
-
-// wentWithQueue tells whether a message may have been on its way into a queue that was deleted.
-func (r *round) wentWithQueue(e emission) bool {
-	for i, s := range r.spans {
-		if r.troubles[i].gone == e.to && s.from < e.end && e.end <= s.to {
-			return true
-		}
-	}
-	return false
 }
 
 // spanOf returns the WAL that was written and not confirmed in a time of trouble.

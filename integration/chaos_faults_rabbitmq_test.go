@@ -61,12 +61,7 @@ func brokerFaults(broker, node int) []fault {
 	all := []fault{
 		{"has a full queue", 2, nil, func(f *breakage) error { return f.fill(broker) }},
 		{"loses a queue", 1, nil, func(f *breakage) error {
-			return f.lose(broker, func(ch *amqp.Channel) error {
-				from, began := place{broker, chaosFragile}, time.Now()
-				err := f.drained.deleteQueue(ch, from)
-				f.troubles.add(trouble{began: began, ended: time.Now(), gone: from})
-				return err
-			})
+			return f.lose(broker, func(ch *amqp.Channel) error { return f.deleteQueue(ch, place{broker, chaosFragile}) })
 		}},
 		{"loses an exchange", 1, nil, func(f *breakage) error {
 			return f.lose(broker, func(ch *amqp.Channel) error { return ch.ExchangeDelete(chaosFleeting, false, false) })
@@ -131,9 +126,14 @@ type drained struct {
 // errNotEmpty says that a message has come into a queue that was about to be deleted.
 var errNotEmpty = errors.New("the queue is not empty")
 
-// deleteQueue empties a queue and deletes it, without losing sight of a single message: the broker deletes it only
-// if nothing has come since.
-func (d *drained) deleteQueue(ch *amqp.Channel, from place) error {
+// deleteQueue empties a queue and deletes it without losing sight of a message. Nothing may be on its way into the queue
+// then: the broker confirms what a deleted queue would have got. So the binding goes first, by which alone the load
+// reaches this queue, and some time later what has been routed by it is in the queue.
+func (f *breakage) deleteQueue(ch *amqp.Channel, from place) error {
+	if err := ch.QueueUnbind(from.queue, chaosFragile, chaosFleeting, nil); err != nil {
+		return err
+	}
+	f.hold(500*time.Millisecond, time.Second)
 	for {
 		m, ok, err := ch.Get(from.queue, true)
 		if err != nil {
@@ -142,16 +142,20 @@ func (d *drained) deleteQueue(ch *amqp.Channel, from place) error {
 		if !ok {
 			break
 		}
-		d.mu.Lock()
-		d.got[from] = append(d.got[from], m)
-		d.mu.Unlock()
+		f.drained.add(from, m)
 	}
 	_, err := ch.QueueDelete(from.queue, false, true, false)
 	var refused *amqp.Error
 	if errors.As(err, &refused) && refused.Code == amqp.PreconditionFailed {
-		return errNotEmpty
+		return errNotEmpty // a mark, which comes by another way
 	}
 	return err
+}
+
+func (d *drained) add(from place, m amqp.Delivery) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.got[from] = append(d.got[from], m)
 }
 
 // take returns what was taken out and forgets it.

@@ -57,8 +57,6 @@ func (tx *chaosTransaction) target() (broker int, exchange, key string) {
 		return broker, "", loadQueue
 	case n < 78:
 		return broker, "", chaosNarrow
-	case n < 87:
-		return broker, "", chaosFragile
 	case n < 94:
 		return broker, chaosFleeting, chaosFragile
 	case n < 97:
