@@ -16,13 +16,20 @@ POSTGRES ?= 15 14 16 17 18
 RUN ?= .
 # Which of them are about RabbitMQ, the configuration or all versions anyhow: they run with the
 # first version only. `make integration ONCE=-` runs everything with every version.
-ONCE ?= TestR[0-9]|Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Exchange|QueueThat|Metrics|Prometheus|Mistakes|Readme|TLS|Network|ServerSendsAgain|EveryVersion|NotReady|Compare|RedeliverAll|CannotReach|NotThereYet
+ONCE ?= TestR[0-9]|Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Exchange|QueueThat|Metrics|Prometheus|Mistakes|Readme|TLS|Network|ServerSendsAgain|EveryVersion|NotReady|Compare|RedeliverAll|CannotReach|NotThereYet|Cluster|FullQueue|FailoverTo|NeverSynced|IdleForTooLong|OneDaemonWorks|FrozenDaemon|OutlivesAPause|OtherSystem|RoomForAnother
+# Which integration tests are about PostgreSQL alone: `make test-rabbitmq4` leaves them out.
+POSTGRES_ONLY ?= ^TestP[0-9]|Postgres|Slot|Publication|Role|Privileges|IsRefused|Mistakes|Compare|ServerSendsAgain|ServerWithout|StreamWorks|SynchronousStandby|TwentyClean|TwentyKills
+# Integration tests that have a target of their own.
+APART := ^Test(Measure|Chaos$$|BrokenBuilds$$)
+# `make chaos`: the seed of all choices, a random one if empty, and for how long.
+SEED ?=
+TIME ?= 2m
 FUZZ_SECONDS ?= 60
 DEMO_ARGS ?=
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 .PHONY: build
 build: ## build bin/pgamqp
@@ -58,7 +65,7 @@ format: $(linter) ## bring the code into the form that `make lint` wants
 	$(linter) fmt
 
 .PHONY: test
-test: unit integration ## all tests
+test: unit integration chaos ## all tests
 
 .PHONY: unit
 unit: setup ## the tests of every package but integration
@@ -66,11 +73,35 @@ unit: setup ## the tests of every package but integration
 
 .PHONY: integration
 integration: setup ## the real program between real servers, on every PostgreSQL version
-	skip=-; for version in $(POSTGRES); do \
+	skip='$(APART)'; for version in $(POSTGRES); do \
 		echo "integration on PostgreSQL $$version"; \
 		PGAMQP_TEST_POSTGRES=$$version $(GO) test -race -shuffle=on -count=1 -timeout 15m -run '$(RUN)' -skip "$$skip" ./integration; \
-		skip='$(ONCE)'; \
+		skip='$(APART)|$(ONCE)'; \
 	done
+
+.PHONY: measure
+measure: setup ## what one broker notices while another one is down, in figures; needs an idle machine
+	$(GO) test -count=1 -v -timeout 15m -run '^TestMeasure' ./integration
+
+.PHONY: nightly
+nightly: ## the model of detached brokers, through 100,000 histories
+	$(GO) test -count=1 -timeout 60m -run '^TestNoHistory' ./internal/isolation -rapid.checks=100000
+
+.PHONY: test-rabbitmq4
+test-rabbitmq4: setup ## the tests that use RabbitMQ, on version 4 (Debian and root only)
+	@scripts/setup.sh rabbitmq4
+	PGAMQP_TEST_RABBITMQ=4 $(GO) test -race -shuffle=on -count=1 -timeout 5m -run 'RabbitMQ|ServersDie' ./internal/testserver
+	PGAMQP_TEST_RABBITMQ=4 PGAMQP_TEST_POSTGRES=15 $(GO) test -race -shuffle=on -count=1 -timeout 15m -run '$(RUN)' -skip '$(APART)|$(POSTGRES_ONLY)' ./integration
+
+.PHONY: chaos
+chaos: setup ## break everything, by the choices of SEED, for TIME, and look for what was lost
+	PGAMQP_TEST_POSTGRES=$(firstword $(POSTGRES)) PGAMQP_CHAOS_SEED=$(SEED) PGAMQP_CHAOS_TIME=$(TIME) \
+		$(GO) test -v -race -count=1 -timeout 0 -run '^TestChaos$$' ./integration
+
+.PHONY: chaos-broken
+chaos-broken: setup ## show that `make chaos` finds programs that lose messages
+	PGAMQP_TEST_POSTGRES=$(firstword $(POSTGRES)) PGAMQP_CHAOS_TIME=2m \
+		$(GO) test -v -count=1 -timeout 30m -run '^TestBrokenBuilds$$' ./integration
 
 .PHONY: fuzz
 fuzz: ## fuzz each target for a minute, or FUZZ_SECONDS

@@ -120,7 +120,7 @@ func (d *Decoder) decodeMessage(frame []byte) (Event, error) {
 	case m.Transactional && !d.open:
 		return nil, frameError(frame, "transactional message outside a transaction")
 	case m.Transactional:
-		m.XID, m.CommitTime = d.begin.XID, d.begin.Time
+		m.XID, m.CommitTime, m.Commit = d.begin.XID, d.begin.Time, d.begin.Commit
 	}
 	m.ID = d.source.ID(m.LSN)
 	return m, nil

@@ -140,6 +140,7 @@ const (
 	fixedHead   = 1 + 1 + 4
 	fieldHead   = 4
 	maxFieldLen = 1<<24 - 1
+	maxIdentity = 255
 )
 
 // EnvelopeError says that a content is no envelope, or not one of a version that
@@ -197,10 +198,24 @@ func ParseEnvelope(content []byte) (Envelope, error) {
 			return e, envelopeError("field %q is cut off", tag)
 		case !utf8.Valid(rest[:n]):
 			return e, envelopeError("field %q is not UTF-8", tag)
+		case tag == originTag && !isIdentity(rest[:n]):
+			return e, envelopeError("field %q is no identity of a message", tag)
 		}
 		*value = string(rest[:n])
 		rest = rest[n:]
 	}
+}
+
+// isIdentity tells whether b can be an ID that a message was first sent with. It becomes
+// the message_id and the key of the dead letter, so what neither can hold would be tried
+// again for ever.
+func isIdentity(b []byte) bool {
+	for _, c := range b {
+		if c <= ' ' || c > '~' {
+			return false
+		}
+	}
+	return len(b) <= maxIdentity
 }
 
 // SplitWithOrigin returns head and body of the content that e was parsed from, for

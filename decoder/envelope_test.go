@@ -75,7 +75,11 @@ func envelopes() *rapid.Generator[written] {
 		}
 		order := rapid.Permutation([]byte(tags)).Draw(r, "order")
 		for _, tag := range order[:rapid.IntRange(0, len(tags)).Draw(r, "fields")] {
-			w.fields = append(w.fields, field{tag, rapid.StringN(1, 20, -1).Draw(r, "value")})
+			value := rapid.StringN(1, 20, -1)
+			if tag == 'o' {
+				value = rapid.StringMatching(`[!-~]{1,20}`)
+			}
+			w.fields = append(w.fields, field{tag, value.Draw(r, "value")})
 		}
 		return w
 	})
@@ -168,6 +172,8 @@ func TestContentThatIsNoEnvelopeIsRefused(t *testing.T) {
 		{"tag zero with a length", written{version: 1, kind: 'p', fields: one(0, "v")}, `field '\x00'`},
 		{"invalid UTF-8", written{version: 1, kind: 'p', fields: one('k', "a\xff")}, `field 'k' is not UTF-8`},
 		{"half a character", written{version: 1, kind: 'p', fields: one('k', "\xc3")}, `field 'k' is not UTF-8`},
+		{"an origin that no message_id can hold", written{version: 1, kind: 'p', fields: one('o', strings.Repeat("o", 256))}, `field 'o' is no identity`},
+		{"an origin that no text column can hold", written{version: 1, kind: 'p', fields: one('o', "71-1-0/1\x00")}, `field 'o' is no identity`},
 		{"no end", written{version: 1, kind: 'p', fields: one('x', "a"), unclosed: true}, "no end"},
 	} {
 		e, err := decoder.ParseEnvelope(c.w.bytes())

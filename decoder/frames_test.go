@@ -34,7 +34,7 @@ func opened(tb testing.TB) *decoder.Decoder {
 	return d
 }
 
-func TestCutOffFramesAreErrors(t *testing.T) {
+func TestH11CutOffFramesAreErrors(t *testing.T) {
 	for _, r := range recordings(t) {
 		if !strings.Contains("BCM", r.kind) {
 			continue // not read beyond the type

@@ -41,7 +41,10 @@ type Message struct {
 	// XID and CommitTime are those of the transaction; zero outside of any.
 	XID        uint32
 	CommitTime time.Time
-	Prefix     string
+	// Commit is the start of the transaction's commit record, as in its Begin; zero
+	// outside of any.
+	Commit pglogrepl.LSN
+	Prefix string
 	// Content belongs to the receiver; it is not used by the decoder again.
 	Content []byte
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/pgamqp/pgamqp/decoder"
 )
 
-func TestIDNamesTheTimelineThatWroteTheRecord(t *testing.T) {
+func TestP50IDNamesTheTimelineThatWroteTheRecord(t *testing.T) {
 	promoted := decoder.Source{SystemID: "70ab", Timeline: 5, Ancestors: []decoder.Ancestor{
 		{Timeline: 1, End: 0x1000}, {Timeline: 3, End: 0x1_00000000}, {Timeline: 4, End: 0x1_00000000},
 	}}

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pglogrepl"
+
 	"github.com/pgamqp/pgamqp/internal/testserver"
 )
 
@@ -31,6 +33,7 @@ type daemon struct {
 	log   logBuffer
 	ended chan struct{} // closed when the process is gone
 	ask   http.Client
+	quiet bool // its log is not shown when the test fails
 }
 
 // launch starts the program with the given arguments and does not wait for it.
@@ -60,7 +63,7 @@ func (d *daemon) cleanup() {
 		}
 	}
 	checkLog(d.t, d.log.String())
-	if d.t.Failed() && d.cmd.Args[1] == "run" {
+	if d.t.Failed() && !d.quiet && d.cmd.Args[1] == "run" {
 		d.t.Logf("log of daemon %d:\n%s", d.cmd.Process.Pid, d.log.tail())
 	}
 }
@@ -110,23 +113,72 @@ func (d *daemon) signal(s syscall.Signal) {
 	}
 }
 
-// waitReady waits until /readyz answers 200.
+// waitReady waits until /readyz says that messages flow.
 func (d *daemon) waitReady() {
 	d.t.Helper()
-	var said string
-	await(d.t, startLimit, "the daemon is ready", func() bool {
+	d.waitState("ready")
+}
+
+// waitStandby waits until /readyz says that another daemon has the slot.
+func (d *daemon) waitStandby() {
+	d.t.Helper()
+	d.waitState("standby")
+}
+
+func (d *daemon) waitState(want string) {
+	d.t.Helper()
+	await(d.t, startLimit, "the daemon is "+want, func() bool {
 		if !d.running() {
-			d.t.Fatalf("the daemon ended with %d before it was ready\n%s", d.cmd.ProcessState.ExitCode(), d.log.tail())
+			d.t.Fatalf("the daemon ended with %d before it was %s\n%s", d.cmd.ProcessState.ExitCode(), want, d.log.tail())
 		}
-		if d.address() == "" {
-			return false
-		}
-		var code int
-		code, said = d.get("/readyz")
-		return code == http.StatusOK
+		return d.is(want)
 	})
-	if said != "ready\n" {
-		d.t.Errorf("a daemon that is ready says %q", said)
+}
+
+// is tells whether /readyz answers 200 and this.
+func (d *daemon) is(state string) bool {
+	d.t.Helper()
+	if d.address() == "" {
+		return false
+	}
+	code, said := d.get("/readyz")
+	if code == http.StatusOK && said != "ready\n" && said != "standby\n" {
+		d.t.Errorf("/readyz answers 200 and %q", said)
+	}
+	return code == http.StatusOK && said == state+"\n"
+}
+
+// ends waits until a daemon ends by itself, with this code and a log that matches all patterns.
+func (d *daemon) ends(code int, patterns ...string) {
+	d.t.Helper()
+	if got := d.wait(time.Minute); got != code {
+		d.t.Errorf("exit code %d, want %d", got, code)
+	}
+	d.wantLog(patterns...)
+}
+
+// said returns the position in the log that a pattern has in parentheses.
+func (d *daemon) said(pattern string) pglogrepl.LSN {
+	d.t.Helper()
+	match := regexp.MustCompile(pattern).FindStringSubmatch(d.log.String())
+	if match == nil {
+		d.t.Fatalf("the log does not match %q", pattern)
+	}
+	lsn, err := pglogrepl.ParseLSN(match[1])
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return lsn
+}
+
+// wantLog checks that the log matches all patterns.
+func (d *daemon) wantLog(patterns ...string) {
+	d.t.Helper()
+	plain := strings.NewReplacer(`\"`, `"`, `\n`, "\n").Replace(d.log.String()) // a log line quotes them
+	for _, p := range patterns {
+		if !regexp.MustCompile(p).MatchString(plain) {
+			d.t.Errorf("the log does not match %q", p)
+		}
 	}
 }
 

@@ -87,7 +87,7 @@ func (w *world) exchange(broker int, name string, internal bool, queues ...strin
 
 // Each message that cannot be delivered stands between two that can, in one transaction and
 // in one lane.
-func TestUndeliverableMessagesBecomeDeadLettersAndDisturbNoOther(t *testing.T) {
+func TestH05AndR01AndR02AndR03UndeliverableMessagesBecomeDeadLetters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.queue(1, "q")
@@ -197,7 +197,7 @@ func TestDeadLetterTellsAllThatIsKnownOfItsMessage(t *testing.T) {
 	}
 }
 
-func TestMessageThatNeedNotBeRoutedIsNoDeadLetter(t *testing.T) {
+func TestR04MessageThatNeedNotBeRoutedIsNoDeadLetter(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.start()

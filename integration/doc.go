@@ -24,6 +24,8 @@
 //	l.stop()
 //	compare(h.bodies(1), w.received(1, loadQueue)).wantComplete(t)
 //
+// TestChaos does that with everything at once, from one seed, and only for `make chaos`: docs/reliability.md.
+//
 // Nothing sleeps: what takes time is awaited, with a deadline. What the daemon and the servers
 // had to say is shown when a test fails. A report of the race detector is a failure.
 package integration

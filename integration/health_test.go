@@ -73,28 +73,3 @@ func TestDaemonWaitsForADatabaseThatIsNotThereYet(t *testing.T) {
 	d.waitReady()
 	compare([]string{"a"}, w.received(1, "q")).wantExact(t)
 }
-
-func TestSecondDaemonIsAStandbyAndTakesOver(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, worldOptions{})
-	w.queue(1, "q")
-	first := w.start()
-	second := w.launch()
-	second.waitLog("waiting for the slot")
-	second.wantAnswer("/healthz", http.StatusOK, `^alive\n$`)
-	second.wantAnswer("/readyz", http.StatusServiceUnavailable, `(?s)^not ready: replication is standby for \d+s.*is active for PID \d+`)
-	if first.metric("pgamqp_leader") != 1 || second.metric("pgamqp_leader") != 0 {
-		t.Error("the metrics do not tell the leader")
-	}
-	w.exec(`select amqp.publish(1, '', 'q', 'by the first')`)
-	w.waitDelivered()
-	if code := first.stop(); code != 0 {
-		t.Errorf("exit code %d", code)
-	}
-	w.exec(`select amqp.publish(1, '', 'q', 'by the second')`)
-	compare([]string{"by the first", "by the second"}, w.received(1, "q")).wantExact(t)
-	second.waitReady()
-	if second.metric("pgamqp_leader") != 1 {
-		t.Error("the second daemon is not the leader")
-	}
-}

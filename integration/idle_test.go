@@ -11,7 +11,7 @@ import (
 
 // A slot that has nothing to say must not keep what others write. Without heartbeats only the
 // server's own positions move it.
-func TestIdleSlotFollowsTheWALOfAnotherDatabase(t *testing.T) {
+func TestP12IdleSlotFollowsTheWALOfAnotherDatabase(t *testing.T) {
 	t.Parallel()
 	const (
 		written = 100 << 20

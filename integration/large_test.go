@@ -10,7 +10,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-func TestTransactionOfManyMessagesArrivesInOrderAndInBoundedMemory(t *testing.T) {
+func TestP42TransactionOfManyMessagesArrivesInOrderAndInBoundedMemory(t *testing.T) {
 	t.Parallel()
 	const (
 		count = 100_000
@@ -47,7 +47,7 @@ func TestTransactionOfManyMessagesArrivesInOrderAndInBoundedMemory(t *testing.T)
 	}
 }
 
-func TestBodyOf64MiBArrivesUnchanged(t *testing.T) {
+func TestP43BodyOf64MiBArrivesUnchanged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.queue(1, "q")
@@ -70,7 +70,7 @@ func TestBodyOf64MiBArrivesUnchanged(t *testing.T) {
 	}
 }
 
-func TestEveryKindOfBodyArrivesUnchanged(t *testing.T) {
+func TestH06EveryKindOfBodyArrivesUnchanged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.queue(1, "q")

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 // loadQueue is the queue that a load publishes to, at each broker.
@@ -20,6 +22,12 @@ type loadOptions struct {
 	pause        time.Duration
 	seed         uint64 // 0 is a random one, which is logged
 	ledger       bool   // each transaction also writes its messages into a table, see ledger
+
+	arguments amqp.Table // of the queue
+	// transaction is what a session does again and again; nil is load.transaction. name is unique.
+	transaction func(ctx context.Context, conn *pgx.Conn, random *rand.Rand, name string) (committed bool, err error)
+	// leave, when it changes, makes sessions give up their connections between two transactions.
+	leave *atomic.Int64
 }
 
 // load is sessions that publish at the same time: some messages a transaction, to all
@@ -49,13 +57,25 @@ func (w *world) startLoad(o loadOptions) *load {
 	}
 	w.t.Logf("load with seed %d", o.seed)
 	for i := range w.vhosts {
-		w.queue(i+1, loadQueue)
+		declare(w.t, w.channel(i+1), o.arguments, loadQueue)
 	}
 	if o.ledger {
 		w.createLedger()
 	}
+	return w.startSessions(o)
+}
+
+// startSessions is startLoad for a test that has made what its load needs.
+func (w *world) startSessions(o loadOptions) *load {
+	w.t.Helper()
 	ctx, end := context.WithCancel(w.t.Context())
 	l := &load{w: w, options: o, end: end}
+	if o.transaction == nil {
+		l.options.transaction = l.transaction
+	}
+	if o.leave == nil {
+		l.options.leave = new(atomic.Int64)
+	}
 	for session := range o.sessions {
 		l.ended.Go(func() { l.session(ctx, session) })
 	}
@@ -106,7 +126,12 @@ func (l *load) session(ctx context.Context, session int) {
 			_ = conn.Close(alive)
 		}
 	}()
+	left := l.options.leave.Load()
 	for n := 0; ctx.Err() == nil && (l.options.transactions == 0 || n < l.options.transactions); n++ {
+		if now := l.options.leave.Load(); now != left && conn != nil {
+			left = now
+			_ = conn.Close(alive)
+		}
 		if conn == nil || conn.IsClosed() {
 			conn = l.reconnect(ctx)
 		}
@@ -114,7 +139,7 @@ func (l *load) session(ctx context.Context, session int) {
 			return
 		}
 		limited, cancel := context.WithTimeout(alive, sqlLimit)
-		committed, err := l.transaction(limited, conn, random, fmt.Sprintf("%d/%d", session, n))
+		committed, err := l.options.transaction(limited, conn, random, fmt.Sprintf("%d/%d", session, n))
 		cancel()
 		l.mu.Lock()
 		switch {

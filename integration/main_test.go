@@ -48,8 +48,17 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// start builds the program and starts the servers.
+// start builds the program and starts the servers. The runner of faults has servers of its own,
+// and may be given a program.
 func (e *environment) start(folder string) error {
+	if e.program = os.Getenv(chaosProgram); e.program != "" {
+		return nil
+	}
+	if os.Getenv(chaosTime) != "" {
+		var err error
+		e.program, err = build(folder)
+		return err
+	}
 	e.breakable = newBreakables()
 	var all errgroup.Group
 	all.Go(func() error {

@@ -12,7 +12,7 @@ func TestInstallMendsAMissingPublication(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	w.queue(1, "q")
 	w.exec(`drop publication pgamqp`)
-	w.refuseRun(exitPrecondition, nil, `fix: run "pgamqp install"`)
+	w.refuseRun(exitPublication, nil, `fix: run "pgamqp install"`)
 	w.install()
 	w.start()
 	w.exec(`select amqp.publish(1, '', 'q', 'a')`)
@@ -20,14 +20,14 @@ func TestInstallMendsAMissingPublication(t *testing.T) {
 }
 
 // A slot that is stuck for want of the publication needs an operator; the code says: try again.
-func TestSlotThatIsStuckForWantOfThePublicationNeedsAnOperator(t *testing.T) {
+func TestP21SlotThatIsStuckForWantOfThePublicationNeedsAnOperator(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.exec(`drop publication pgamqp`)
 	w.exec(`create table t as select 1`)
 	w.exec(`create publication pgamqp`)
 	if w.postgres.Version() < 18 {
-		w.refuseRun(exitPrecondition, nil, `publication "pgamqp" does not exist`, `creating it now does not help`)
+		w.refuseRun(exitPublication, nil, `publication "pgamqp" does not exist`, `creating it now does not help`)
 	}
 }
 

@@ -2,7 +2,7 @@ package integration
 
 import "testing"
 
-func TestOrderOfArrivalIsOrderOfCommit(t *testing.T) {
+func TestP37OrderOfArrivalIsOrderOfCommit(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{brokers: 2})
 	h := w.history()

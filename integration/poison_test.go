@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -30,47 +31,75 @@ func (w *world) publishAround(statement string, args ...any) {
 	run(w.t, conn, `commit`)
 }
 
-func TestBadMessageAmongAThousandLosesAndRepeatsNone(t *testing.T) {
+// What may be refused goes alone, so that its refusal takes the verdict of no other message
+// along: not the first time, and not once it is known.
+func TestR01AndR02AndR03AndR04AndR27BadMessageAmongAThousandRepeatsNone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.queue(1, "q")
 	w.exchange(1, "forbidden", false, "q")
-	w.limitedUser(`^amq\.default$`)
+	w.exchange(1, "hidden", true, "q")
+	w.limitedUser(`^(amq\.default|hidden)$`)
 	w.start()
-	for i, c := range []struct{ statement, reason string }{
-		{`select amqp.publish(1, '', 'no queue', 'bad')`, "unroutable"},
-		{`select amqp.publish(1, 'missing', '', 'bad')`, "not_found"},
-		{`select amqp.publish(1, 'forbidden', '', 'bad')`, "access_refused"},
-		{`select pg_logical_emit_message(true, 'amqp', 'bad')`, "undecodable"},
-	} {
-		w.publishAround(c.statement)
-		compare(good(1000), w.received(1, "q")).wantExact(t)
-		if all := w.letters(); len(all) != i+1 || all[i].Reason != c.reason {
-			t.Errorf("%s: the dead letters are %+v", c.statement, all)
+	letters := 0
+	for range 2 {
+		for _, c := range []struct{ statement, reason string }{
+			{`select amqp.publish(1, 'missing', '', 'bad')`, "not_found"},
+			{`select amqp.publish(1, 'forbidden', '', 'bad')`, "access_refused"},
+			{`select amqp.publish(1, 'hidden', '', 'bad')`, "access_refused"},
+			{`select amqp.publish(1, '', 'no queue', 'bad')`, "unroutable"},
+			{`select amqp.publish(1, '', 'q', 'bad', user_id => 'someone')`, "precondition_failed"},
+			{`select pg_logical_emit_message(true, 'amqp', 'bad')`, "undecodable"},
+		} {
+			w.publishAround(c.statement)
+			compare(good(1000), w.received(1, "q")).wantExact(t)
+			letters++
+			if all := w.letters(); len(all) != letters || all[letters-1].Reason != c.reason {
+				t.Errorf("%s: the dead letters are %+v", c.statement, all)
+			}
 		}
 	}
 }
 
 // A channel that the broker closes takes along the verdicts of all that is in flight, and
-// these come again. What no longer holds of an exchange cannot be known before.
-func TestExchangeThatDisappearsLosesNoMessageOfOthers(t *testing.T) {
+// these come again: what no longer holds of an exchange cannot be known before. That is at
+// most a window, and only once.
+func TestR01AndR03ExchangeThatTurnsBadRepeatsAtMostOneWindow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.queue(1, "q")
-	w.exchange(1, "e", false, "q")
-	w.start()
-	w.exec(`select amqp.publish(1, 'e', '', 'while it is there')`)
-	compare([]string{"while it is there"}, w.received(1, "q")).wantExact(t)
-	if err := w.rabbit.DeleteExchange(withDeadline(t, sqlLimit), w.vhosts[0], "e"); err != nil {
-		t.Fatal(err)
+	const window = 100
+	w.start("--window-messages", strconv.Itoa(window))
+	remove := func() {
+		t.Helper()
+		if err := w.rabbit.DeleteExchange(withDeadline(t, sqlLimit), w.vhosts[0], "e"); err != nil {
+			t.Fatal(err)
+		}
 	}
-	w.publishAround(`select amqp.publish(1, 'e', '', 'bad')`)
-	c := compare(good(1000), w.received(1, "q"))
-	c.wantComplete(t)
-	t.Logf("%d messages came twice", len(c.repeated))
-	all := w.letters()
-	if len(all) != 1 || all[0].Reason != "not_found" || string(all[0].Body) != "bad" {
-		t.Errorf("the dead letters are %+v", all)
+	for i, c := range []struct {
+		turn   func()
+		reason string
+	}{
+		{remove, "not_found"},
+		{func() { remove(); w.exchange(1, "e", true, "q") }, "access_refused"}, // an internal one
+	} {
+		w.exchange(1, "e", false, "q")
+		w.exec(`select amqp.publish(1, 'e', '', 'while it works')`)
+		compare([]string{"while it works"}, w.received(1, "q")).wantExact(t)
+		c.turn()
+		w.publishAround(`select amqp.publish(1, 'e', '', 'bad')`)
+		got := compare(good(1000), w.received(1, "q"))
+		got.wantComplete(t)
+		t.Logf("%s: %d messages came twice", c.reason, len(got.repeated))
+		if len(got.repeated) > window {
+			t.Errorf("%s: %d messages came twice, the window is %d", c.reason, len(got.repeated), window)
+		}
+		w.publishAround(`select amqp.publish(1, 'e', '', 'bad again')`)
+		compare(good(1000), w.received(1, "q")).wantExact(t)
+		all := w.letters()
+		if len(all) != 2*(i+1) || all[2*i].Reason != c.reason || string(all[2*i].Body) != "bad" || string(all[2*i+1].Body) != "bad again" {
+			t.Errorf("the dead letters are %+v", all)
+		}
 	}
 }
 
@@ -94,7 +123,7 @@ func TestBodyThatIsTooLargeForTheBrokerLosesNoMessageOfOthers(t *testing.T) {
 	}
 }
 
-func TestQueueThatRefusesForLongMakesDeadLettersInOrder(t *testing.T) {
+func TestR09QueueThatRefusesForLongMakesDeadLettersInOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.queue(1, "q")

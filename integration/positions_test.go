@@ -8,10 +8,10 @@ import (
 	"github.com/pgamqp/pgamqp/internal/testserver"
 )
 
-// TestKillBetweenTwoAdjacentUnitsLosesAndRepeatsNothing kills the daemon when the first of two
+// TestP01KillBetweenTwoAdjacentUnitsLosesAndRepeatsNothing kills the daemon when the first of two
 // units is confirmed and the second is not. No byte lies between them, so there is only one
 // position that neither repeats the first nor loses the second.
-func TestKillBetweenTwoAdjacentUnitsLosesAndRepeatsNothing(t *testing.T) {
+func TestP01KillBetweenTwoAdjacentUnitsLosesAndRepeatsNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{brokers: 2, postgres: ownPostgres(t, testserver.PostgresOptions{})})
 	h := w.history()
@@ -61,8 +61,8 @@ func TestKillBetweenTwoAdjacentUnitsLosesAndRepeatsNothing(t *testing.T) {
 	}
 }
 
-// TestStartAfterEverythingIsConfirmedReceivesNothing is the other half: not a unit comes again.
-func TestStartAfterEverythingIsConfirmedReceivesNothing(t *testing.T) {
+// TestP02StartAfterEverythingIsConfirmedReceivesNothing is the other half: not a unit comes again.
+func TestP02StartAfterEverythingIsConfirmedReceivesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{})})
 	h := w.history()

@@ -17,7 +17,7 @@ func (w *world) waitStreaming() {
 	})
 }
 
-func TestDaemonOutlivesRestartsOfPostgresUnderLoad(t *testing.T) {
+func TestP31DaemonOutlivesRestartsOfPostgresUnderLoad(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string
@@ -85,7 +85,7 @@ func checkGoroutines(t *testing.T, d *daemon, before float64) {
 
 // A server forgets confirmations when it restarts, up to version 16, or crashes. What a daemon
 // has confirmed in its life it knows by itself.
-func TestDaemonRepeatsNothingThatItHasConfirmedBeforeARestartOfPostgres(t *testing.T) {
+func TestP33DaemonRepeatsNothingThatItHasConfirmedBeforeARestartOfPostgres(t *testing.T) {
 	t.Parallel()
 	for _, version := range []int{15, 18} {
 		t.Run(fmt.Sprint(version), func(t *testing.T) {

@@ -78,6 +78,15 @@ func (w *world) stopDuring(d *daemon, fault string, few, full []testserver.StopM
 	}
 }
 
+// leaderAndStandby tells two daemons apart, once both are ready.
+func (w *world) leaderAndStandby(a, b *daemon) (working, waiting *daemon) {
+	w.t.Helper()
+	working = leader(w.t, []*daemon{a, b})
+	waiting = without([]*daemon{a, b}, working)[0]
+	waiting.waitStandby()
+	return working, waiting
+}
+
 func TestP16AndP17AndP19PostgresStopsPromptly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{})})
@@ -143,4 +152,23 @@ func TestP16PostgresStopsPromptlyWithABrokerThatIsBlockedOrPaused(t *testing.T) 
 	w.waitDelivered()
 	compare(h.bodies(1), w.received(1, "q")).wantComplete(t)
 	w.checkLeftovers(d)
+}
+
+// A daemon that waits for the slot has a connection that is idle: it must not keep the server.
+func TestP19PostgresStopsPromptlyWithADaemonThatStandsBy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{})})
+	w.queue(1, "q")
+	working := w.start()
+	waiting := w.launch()
+	waiting.waitStandby()
+	for _, mode := range []testserver.StopMode{testserver.Fast, testserver.Smart} {
+		w.stopPostgres(working, "two daemons", mode)
+		working, waiting = w.leaderAndStandby(working, waiting)
+	}
+	w.exec(`select amqp.publish(1, '', 'q', 'a')`)
+	compare([]string{"a"}, w.received(1, "q")).wantExact(t)
+	if code := waiting.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
 }

@@ -189,7 +189,7 @@ func TestMessageIDNamesTheClusterTheTimelineAndThePosition(t *testing.T) {
 	}
 }
 
-func TestHeadersAboutTheOriginAreThereWhenAskedFor(t *testing.T) {
+func TestH08HeadersAboutTheOriginAreThereWhenAskedFor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.queue(1, "q")

@@ -11,17 +11,19 @@ import (
 // proxy stands between the daemon and a server, and is what breaks: the server of all tests
 // must not. The daemon reaches it at 127.0.0.1 and port().
 type proxy struct {
-	t      *testing.T
-	target string
-	bound  int
-	ended  sync.WaitGroup
+	t     *testing.T
+	bound int
+	ended sync.WaitGroup
 
 	mu       sync.Mutex // guards all below
+	target   string
 	listener net.Listener
 	conns    map[net.Conn]bool
 	flowing  chan struct{} // closed while bytes flow
 	stranded map[net.Conn]bool
 	latency  time.Duration // of each piece, on either way
+	limited  bool          // limit counts
+	limit    int           // bytes that still pass before the connection is cut that carries them
 }
 
 func startProxy(t *testing.T, target string) *proxy {
@@ -83,6 +85,59 @@ func (p *proxy) cut() {
 	}
 }
 
+// redirect makes another server answer at the address from now on.
+func (p *proxy) redirect(target string) {
+	p.mu.Lock()
+	p.target = target
+	p.mu.Unlock()
+	p.cut()
+}
+
+// reset ends all connections with a RST, which throws away what is still under way.
+func (p *proxy) reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		abort(c)
+	}
+}
+
+// abort makes the end of a connection a RST.
+func abort(c net.Conn) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // fails only for one that is closed already
+	}
+	_ = c.Close()
+}
+
+// cutAfter cuts a connection once n more bytes have passed, in whichever direction and wherever in a
+// frame that is. Others live on. A negative n takes that back.
+func (p *proxy) cutAfter(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.limited, p.limit = n >= 0, n
+}
+
+// delay makes the network slow; 0 makes it fast again.
+func (p *proxy) delay(latency time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.latency = latency
+}
+
+// pass says how many of n bytes may pass, and after which time.
+func (p *proxy) pass(n int) (allowed int, after time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	allowed = n
+	if p.limited {
+		allowed = min(n, p.limit)
+		p.limit -= allowed
+		p.limited = allowed == n // what is cut off is cut off once
+	}
+	return allowed, p.latency
+}
+
 // freeze is a network that swallows everything: no byte gets through, no connection ends.
 func (p *proxy) freeze() {
 	p.mu.Lock()
@@ -115,23 +170,6 @@ func (p *proxy) strand() {
 	}
 }
 
-// delay makes the network slow; 0 makes it fast again.
-func (p *proxy) delay(latency time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.latency = latency
-}
-
-// travel is the time that a piece is under way.
-func (p *proxy) travel() {
-	p.mu.Lock()
-	latency := p.latency
-	p.mu.Unlock()
-	if latency > 0 {
-		<-time.After(latency)
-	}
-}
-
 func (p *proxy) isStranded(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -147,7 +185,10 @@ func (p *proxy) flow() <-chan struct{} {
 // serve connects a client to the target until either side ends.
 func (p *proxy) serve(client net.Conn) {
 	defer p.forget(client)
-	server, err := net.Dial("tcp", p.target)
+	p.mu.Lock()
+	target := p.target
+	p.mu.Unlock()
+	server, err := net.Dial("tcp", target)
 	if err != nil {
 		return
 	}
@@ -186,8 +227,11 @@ func (p *proxy) copy(to io.Writer, from net.Conn) {
 		n, err := from.Read(buffer)
 		<-p.flow()
 		if n > 0 && !p.isStranded(from) {
-			p.travel()
-			if _, err := to.Write(buffer[:n]); err != nil {
+			allowed, after := p.pass(n)
+			if after > 0 {
+				<-time.After(after)
+			}
+			if _, err := to.Write(buffer[:allowed]); err != nil || allowed < n {
 				return
 			}
 		}

@@ -16,6 +16,9 @@ const (
 	exitUsage        = 2
 	exitPrecondition = 3
 	exitSlotLost     = 4
+	exitSlotGone     = 5
+	exitOtherSystem  = 6
+	exitPublication  = 7
 )
 
 // refused runs a command that must end by itself with a code, and whose output must match
@@ -83,12 +86,12 @@ func TestSlotThatIsNotOursIsRefused(t *testing.T) {
 	compare([]string{"a"}, w.received(1, "q")).wantExact(t)
 }
 
-func TestMissingPublicationIsRefused(t *testing.T) {
+func TestP21MissingPublicationIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.refuseRun(exitPrecondition, []string{"--publication", "no_such"}, `publication "no_such" does not exist`, `fix: run "pgamqp install"`)
 	w.exec(`drop publication pgamqp`)
-	w.refuseRun(exitPrecondition, nil, `publication "pgamqp" does not exist`, `fix: run "pgamqp install"`)
+	w.refuseRun(exitPublication, nil, `publication "pgamqp" does not exist`, `fix: run "pgamqp install"`)
 	// Nothing has changed a row meanwhile, so that the slot is not stuck.
 	w.exec(`create publication pgamqp`)
 	w.start()
@@ -137,7 +140,7 @@ func TestRoleWithoutPrivilegesIsRefused(t *testing.T) {
 	}
 }
 
-func TestServerWithoutLogicalDecodingIsRefused(t *testing.T) {
+func TestP52ServerWithoutLogicalDecodingIsRefused(t *testing.T) {
 	t.Parallel()
 	p := ownPostgres(t, testserver.PostgresOptions{})
 	w := newWorld(t, worldOptions{postgres: p})
@@ -147,9 +150,9 @@ func TestServerWithoutLogicalDecodingIsRefused(t *testing.T) {
 	if err := p.Restart(testserver.Fast); err != nil {
 		t.Fatal(err)
 	}
-	for _, refuse := range []func(int, []string, ...string){w.refuseRun, w.refuseInstall} {
-		refuse(exitPrecondition, nil, `wal_level is replica, logical decoding needs logical`, `alter system set wal_level = 'logical'; and restart`)
-	}
+	const problem, fix = `wal_level is replica, logical decoding needs logical`, `alter system set wal_level = 'logical'; and restart`
+	w.refuseRun(exitSlotGone, nil, problem, fix) // the graver of the two problems decides on the code
+	w.refuseInstall(exitPrecondition, nil, problem, fix)
 	w.exec(`alter system set wal_level = 'logical'`)
 	if err := p.Restart(testserver.Fast); err != nil {
 		t.Fatal(err)
@@ -158,7 +161,7 @@ func TestServerWithoutLogicalDecodingIsRefused(t *testing.T) {
 	w.start()
 }
 
-func TestServerWithoutAFreeSlotIsRefused(t *testing.T) {
+func TestP53ServerWithoutAFreeSlotIsRefused(t *testing.T) {
 	t.Parallel()
 	p := ownPostgres(t, testserver.PostgresOptions{Settings: map[string]string{"max_replication_slots": "1"}})
 	newWorld(t, worldOptions{postgres: p})
@@ -169,7 +172,7 @@ func TestServerWithoutAFreeSlotIsRefused(t *testing.T) {
 	}
 }
 
-func TestDaemonIsNoSynchronousStandby(t *testing.T) {
+func TestP51DaemonIsNoSynchronousStandby(t *testing.T) {
 	t.Parallel()
 	p := ownPostgres(t, testserver.PostgresOptions{})
 	w := newWorld(t, worldOptions{postgres: p})
@@ -184,29 +187,6 @@ func TestDaemonIsNoSynchronousStandby(t *testing.T) {
 	await(t, startLimit, "the setting is in effect", func() bool {
 		return value[string](w, `show synchronous_standby_names`) == "a, b"
 	})
-	w.start()
-}
-
-func TestLostSlotIsToldWithTheRangeThatIsMissing(t *testing.T) {
-	t.Parallel()
-	p := ownPostgres(t, testserver.PostgresOptions{Settings: map[string]string{"max_slot_wal_keep_size": "1MB"}})
-	w := newWorld(t, worldOptions{postgres: p})
-	confirmed := value[string](w, `select confirmed_flush_lsn::text from pg_replication_slots where slot_name = $1`, w.slot)
-	w.exec(`select amqp.publish(1, '', 'q', 'a')`)
-	for range 3 {
-		w.exec(`select pg_switch_wal()`)
-		w.exec(`create table if not exists some_wal ()`)
-		w.exec(`drop table some_wal`)
-	}
-	w.exec(`checkpoint`)
-	await(t, startLimit, "the slot is lost", func() bool {
-		return value[string](w, `select wal_status from pg_replication_slots where slot_name = $1`, w.slot) == "lost"
-	})
-	w.refuseRun(exitSlotLost, nil, fmt.Sprintf(`slot "%s" is lost`, w.slot), confirmed,
-		fmt.Sprintf(`select pg_drop_replication_slot\('%s'\); and "pgamqp install"`, w.slot))
-	w.refuseInstall(exitPrecondition, nil, `is lost`, `pg_drop_replication_slot`)
-	w.exec(`select pg_drop_replication_slot($1)`, w.slot)
-	w.install()
 	w.start()
 }
 

@@ -19,7 +19,7 @@ func newSeed(t *testing.T) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-func TestTwentyCleanRestartsUnderLoadLoseAndRepeatNothing(t *testing.T) {
+func TestP56TwentyCleanRestartsUnderLoadLoseAndRepeatNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{brokers: 2})
 	h := w.history()

@@ -16,10 +16,10 @@ import (
 	"github.com/pgamqp/pgamqp/internal/testserver"
 )
 
-// TestServerSendsAgainWhatBeginsAtOrBehindTheConfirmedPosition is about PostgreSQL alone. It is
+// TestP01ServerSendsAgainWhatBeginsAtOrBehindTheConfirmedPosition is about PostgreSQL alone. It is
 // why the daemon reports exact ends and nothing else: one byte more loses the unit that
 // follows without a gap, or the transaction that a message belongs to.
-func TestServerSendsAgainWhatBeginsAtOrBehindTheConfirmedPosition(t *testing.T) {
+func TestP01ServerSendsAgainWhatBeginsAtOrBehindTheConfirmedPosition(t *testing.T) {
 	t.Parallel()
 	for _, version := range testserver.Versions {
 		t.Run(fmt.Sprint(version), func(t *testing.T) {

@@ -62,12 +62,20 @@ func TestDeclarationsAreSentEvenIfTheTransactionRollsBack(t *testing.T) {
 	}
 }
 
-// A channel is closed by the broker for most of these, the connection for the last.
-func TestRefusedDeclarationIsADeadLetterAndDisturbsNoMessage(t *testing.T) {
+// A channel is closed by the broker for most of these, by version 3 the connection for the last.
+func TestR34RefusedDeclarationIsADeadLetterAndDisturbsNoMessage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.queue(1, "q")
 	w.exchange(1, "e", false, "q")
+	version, err := w.rabbit.Version(withDeadline(t, sqlLimit))
+	if err != nil {
+		t.Fatal(err)
+	}
+	unknownType, unknownTypeCode := "refused", 503
+	if !strings.HasPrefix(version, "3.") {
+		unknownType, unknownTypeCode = "precondition_failed", 406
+	}
 	w.start()
 	for i, c := range []struct {
 		call, kind, reason string
@@ -80,7 +88,7 @@ func TestRefusedDeclarationIsADeadLetterAndDisturbsNoMessage(t *testing.T) {
 		{`queue_bind(1, 'missing', 'e')`, "queue_bind", "not_found", 404, "no queue 'missing'"},
 		{`exchange_bind(1, 'missing', 'e')`, "exchange_bind", "not_found", 404, "no exchange 'missing'"},
 		{`exchange_declare(1, 'amq.mine', 'direct', false, true)`, "exchange_declare", "access_refused", 403, "reserved prefix"},
-		{`exchange_declare(1, 'x', 'no such type', false, true)`, "exchange_declare", "refused", 503, "unknown exchange type"},
+		{`exchange_declare(1, 'x', 'no such type', false, true)`, "exchange_declare", unknownType, unknownTypeCode, "unknown exchange type"},
 	} {
 		w.script(
 			`begin`,

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestCommittedMessagesArriveAndRolledBackOnesDoNot(t *testing.T) {
+func TestP36AndP38AndP39CommittedMessagesArriveAndRolledBackOnesDoNot(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.queue(1, "q")
@@ -129,7 +129,7 @@ func TestCommittedMessagesArriveAndRolledBackOnesDoNot(t *testing.T) {
 	}
 }
 
-func TestNothingIsSentBeforeItsCommitAndAutonomousMessagesAre(t *testing.T) {
+func TestP36NothingIsSentBeforeItsCommitAndAutonomousMessagesAre(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.queue(1, "q")

@@ -257,14 +257,20 @@ func (w *world) deadLetters() int {
 // channel opens a channel to a broker, as user guest, closed with the test.
 func (w *world) channel(broker int) *amqp.Channel {
 	w.t.Helper()
-	conn, err := amqp.DialConfig(w.rabbit.URL(w.vhosts[broker-1]), amqp.Config{Dial: amqp.DefaultDial(20 * time.Second)})
+	return channelTo(w.t, w.rabbit, w.vhosts[broker-1])
+}
+
+// channelTo opens a channel to a node, as user guest, closed with the test.
+func channelTo(t *testing.T, node *testserver.RabbitMQ, vhost string) *amqp.Channel {
+	t.Helper()
+	conn, err := amqp.DialConfig(node.URL(vhost), amqp.Config{Dial: amqp.DefaultDial(20 * time.Second)})
 	if err != nil {
-		w.t.Fatal(err)
+		t.Fatal(err)
 	}
-	w.t.Cleanup(func() { _ = conn.Close() }) // the test may have ended the broker
+	t.Cleanup(func() { _ = conn.Close() }) // the test may have ended the broker
 	ch, err := conn.Channel()
 	if err != nil {
-		w.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return ch
 }
@@ -272,13 +278,18 @@ func (w *world) channel(broker int) *amqp.Channel {
 // queue declares durable queues at a broker.
 func (w *world) queue(broker int, names ...string) {
 	w.t.Helper()
-	ch := w.channel(broker)
+	declare(w.t, w.channel(broker), nil, names...)
+}
+
+// declare declares durable queues with arguments, and closes the channel.
+func declare(t *testing.T, ch *amqp.Channel, arguments amqp.Table, names ...string) {
+	t.Helper()
 	for _, name := range names {
-		if _, err := ch.QueueDeclare(name, true, false, false, false, nil); err != nil {
-			w.t.Fatalf("declare queue %s: %v", name, err)
+		if _, err := ch.QueueDeclare(name, true, false, false, false, arguments); err != nil {
+			t.Fatalf("declare queue %s: %v", name, err)
 		}
 	}
 	if err := ch.Close(); err != nil {
-		w.t.Error(err)
+		t.Error(err)
 	}
 }

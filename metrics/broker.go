@@ -44,6 +44,12 @@ func deadLetterReasons() []DeadLetterReason {
 	}
 }
 
+// ByBroker tells whether the reason lies with the broker, so that on_reject of its row decides. What cannot be read,
+// has no broker, or breaks the protocol is a dead letter in any case.
+func (r DeadLetterReason) ByBroker() bool {
+	return r != ReasonUndecodable && r != ReasonInvalid && r != ReasonUnknownBroker
+}
+
 // Broker is what the lane of one destination counts. Fields are handles: using them looks nothing up.
 type Broker struct {
 	Unconfirmed       prometheus.Gauge // messages in the window now
@@ -52,6 +58,8 @@ type Broker struct {
 	ConfirmSeconds    prometheus.Observer
 	CommitToConfirm   prometheus.Observer // seconds
 	LastConfirmed     prometheus.Gauge    // Unix time: SetToCurrentTime
+	Detached          prometheus.Gauge    // 1 while the broker has a slot of its own
+	Holding           prometheus.Gauge    // 1 while a rejected message is held
 	Connects          BrokerConnects
 	Retries           Retries
 
@@ -59,6 +67,7 @@ type Broker struct {
 	p     *Publisher
 
 	deadLettered map[DeadLetterReason]prometheus.Counter // never changes
+	dropped      map[DeadLetterReason]prometheus.Counter // never changes
 
 	blockedGauge prometheus.Gauge
 	blockedWatch *Stopwatch
@@ -92,6 +101,8 @@ func newBroker(p *Publisher, label string) *Broker {
 		ConfirmSeconds:    p.confirmSeconds.WithLabelValues(label),
 		CommitToConfirm:   p.commitToConfirm.WithLabelValues(label),
 		LastConfirmed:     p.lastConfirmed.WithLabelValues(label),
+		Detached:          p.detached.WithLabelValues(label),
+		Holding:           p.holding.WithLabelValues(label),
 		Connects: BrokerConnects{
 			OK:          p.connects.WithLabelValues(label, "ok"),
 			Unreachable: p.connects.WithLabelValues(label, "unreachable"),
@@ -104,12 +115,16 @@ func newBroker(p *Publisher, label string) *Broker {
 		},
 		label: label, p: p,
 		deadLettered: make(map[DeadLetterReason]prometheus.Counter),
+		dropped:      make(map[DeadLetterReason]prometheus.Counter),
 		blockedGauge: p.blocked.WithLabelValues(label),
 		blockedWatch: p.blockedSeconds.with(label),
 		hosts:        make(map[string]prometheus.Gauge),
 	}
 	for _, reason := range deadLetterReasons() {
 		b.deadLettered[reason] = p.deadLettered.WithLabelValues(label, string(reason))
+		if reason.ByBroker() {
+			b.dropped[reason] = p.dropped.WithLabelValues(label, string(reason))
+		}
 	}
 	b.exchanges.Store(&map[string]*Exchange{})
 	b.other = sync.OnceValue(func() *Exchange { return newExchange(p, label, otherExchanges) })
@@ -119,10 +134,19 @@ func newBroker(p *Publisher, label string) *Broker {
 // DeadLettered returns the counter of one reason. A reason outside the fixed list counts as refused, so that none is
 // lost and none becomes a label by accident.
 func (b *Broker) DeadLettered(reason DeadLetterReason) prometheus.Counter {
-	if c, ok := b.deadLettered[reason]; ok {
+	return ofReason(b.deadLettered, reason)
+}
+
+// Dropped returns the counter of messages thrown away for one reason, with the same rule.
+func (b *Broker) Dropped(reason DeadLetterReason) prometheus.Counter {
+	return ofReason(b.dropped, reason)
+}
+
+func ofReason(counters map[DeadLetterReason]prometheus.Counter, reason DeadLetterReason) prometheus.Counter {
+	if c, ok := counters[reason]; ok {
 		return c
 	}
-	return b.deadLettered[ReasonRefused]
+	return counters[ReasonRefused]
 }
 
 // SetBlocked says whether the broker takes no messages because of an alarm. Saying the same twice does no harm.

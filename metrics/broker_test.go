@@ -139,6 +139,8 @@ func TestDeadLettersStartAtZeroAndUnknownReasonsAreNotLost(t *testing.T) {
 	p := metrics.NewPublisher(reg)
 	b := p.Broker(1)
 	b.DeadLettered("something new").Inc()
+	b.Dropped("something new").Inc()
+	b.Dropped(metrics.ReasonNacked).Inc()
 	p.Unaddressed(metrics.ReasonUnknownBroker).Inc()
 	got := scrape(t, reg)
 	for series, want := range map[string]string{
@@ -146,6 +148,9 @@ func TestDeadLettersStartAtZeroAndUnknownReasonsAreNotLost(t *testing.T) {
 		`pgamqp_dead_lettered_messages_total{broker="1",reason="refused"}`:              "1",
 		`pgamqp_dead_lettered_messages_total{broker="unknown",reason="unknown_broker"}`: "1",
 		`pgamqp_dead_lettered_messages_total{broker="unknown",reason="undecodable"}`:    "0",
+		`pgamqp_dropped_messages_total{broker="1",reason="refused"}`:                    "1",
+		`pgamqp_dropped_messages_total{broker="1",reason="nacked"}`:                     "1",
+		`pgamqp_dropped_messages_total{broker="1",reason="unroutable"}`:                 "0",
 	} {
 		if got[series] != want {
 			t.Errorf("%s = %q, want %s", series, got[series], want)

@@ -47,7 +47,7 @@ func everything(t *testing.T) *prometheus.Registry {
 	return reg
 }
 
-func TestNamesAndLabelsAreTheOnesThatDashboardsKnow(t *testing.T) {
+func TestO05NamesAndLabelsAreTheOnesThatDashboardsKnow(t *testing.T) {
 	families, err := everything(t).Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -14,9 +14,10 @@ const unknownBroker = "unknown"
 // Publisher is what the broker side counts: a [Broker] for each destination.
 type Publisher struct {
 	published, confirmed, nacked, returned *prometheus.CounterVec
-	retries, deadLettered, connects        *prometheus.CounterVec
+	retries, deadLettered, dropped         *prometheus.CounterVec
+	connects                               *prometheus.CounterVec
 	unconfirmed, window, lastConfirmed     *prometheus.GaugeVec
-	connected, blocked                     *prometheus.GaugeVec
+	connected, blocked, detached, holding  *prometheus.GaugeVec
 	confirmSeconds, commitToConfirm        *prometheus.HistogramVec
 	blockedSeconds                         *stopwatches
 	buffers                                buffers
@@ -55,6 +56,8 @@ func NewPublisher(reg prometheus.Registerer) *Publisher {
 			"Messages sent again; the broker may have had the first copy.", "reason"),
 		deadLettered: counters("dead_lettered_messages_total",
 			"Messages stored in amqp.dead_letter, because trying again cannot help.", "reason"),
+		dropped: counters("dropped_messages_total",
+			"Messages thrown away because the broker would not take them and on_reject of amqp.broker is drop.", "reason"),
 		unconfirmed: gauges("unconfirmed_messages",
 			"Messages sent to the broker and not confirmed yet."),
 		window: gauges("unconfirmed_window",
@@ -71,6 +74,10 @@ func NewPublisher(reg prometheus.Registerer) *Publisher {
 			"Attempts to connect to the broker.", "result"),
 		blocked: gauges("broker_blocked",
 			"1 while the broker has an alarm for memory or disk and takes no messages, else 0."),
+		detached: gauges("broker_detached",
+			"1 while the broker has a slot of its own, because it took no messages and held up others, else 0."),
+		holding: gauges("broker_holding",
+			"1 while a message that the broker will not take is held, and all behind it wait (on_reject of amqp.broker is hold), else 0."),
 		blockedSeconds: shared(reg, newStopwatches("broker_blocked_seconds_total",
 			"Time during which the broker took no messages because of an alarm, in seconds.", "broker")),
 		buffers: newBuffers(reg),
@@ -109,8 +116,8 @@ func (p *Publisher) Forget(id int32) {
 	for _, v := range []interface {
 		DeletePartialMatch(labels prometheus.Labels) int
 	}{
-		p.published, p.confirmed, p.nacked, p.returned, p.retries, p.deadLettered, p.connects,
-		p.unconfirmed, p.window, p.lastConfirmed, p.connected, p.blocked, p.confirmSeconds, p.commitToConfirm,
+		p.published, p.confirmed, p.nacked, p.returned, p.retries, p.deadLettered, p.dropped, p.connects,
+		p.unconfirmed, p.window, p.lastConfirmed, p.connected, p.blocked, p.detached, p.holding, p.confirmSeconds, p.commitToConfirm,
 	} {
 		v.DeletePartialMatch(match)
 	}

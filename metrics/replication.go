@@ -57,6 +57,9 @@ type Received struct {
 type Skipped struct {
 	ForeignPrefix prometheus.Counter
 	Row           prometheus.Counter
+	// OtherStream counts messages that another stream of the daemon delivers: those to a
+	// broker that has a slot of its own, and in the stream from such a slot all others.
+	OtherStream prometheus.Counter
 }
 
 // PostgresConnects counts attempts to start streaming, by result.
@@ -119,6 +122,7 @@ func NewReplication(reg prometheus.Registerer, slot string) *Replication {
 		Skipped: Skipped{
 			ForeignPrefix: skipped.WithLabelValues("foreign_prefix"),
 			Row:           skipped.WithLabelValues("row"),
+			OtherStream:   skipped.WithLabelValues("other_stream"),
 		},
 		DroppedDuplicates: counter("dropped_duplicates_total",
 			"Transactions and lone messages that PostgreSQL sent again after they had been confirmed, and that were not delivered again."),

@@ -3,6 +3,7 @@ package publisher
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -17,6 +18,9 @@ func (p *pump) confirmLoop(ctx context.Context) {
 		p.collectReturns()
 		counts := p.metrics.Exchange(e.request.exchange)
 		switch {
+		case p.stray.Load():
+			// Something of what is in flight came back, and perhaps this one. It stays in the
+			// window.
 		case e.confirm.Acked() && e.returned == nil:
 			now := time.Now()
 			counts.Confirmed.Inc()
@@ -44,7 +48,8 @@ func (p *pump) confirmLoop(ctx context.Context) {
 
 // collectReturns attaches returned messages to their entries. The library hands a
 // return over before it resolves the confirm of the same message, and the broker
-// sends both in the order of publishing.
+// sends both in the order of publishing. One that belongs to no entry ends the
+// channel, and with it the use of all verdicts that are still to come.
 func (p *pump) collectReturns() {
 	for {
 		select {
@@ -54,7 +59,11 @@ func (p *pump) collectReturns() {
 				return
 			}
 			p.metrics.Exchange(r.Exchange).Returned(r.ReplyCode).Inc()
-			p.attach(&r)
+			if !p.attach(&r) && !p.stray.Swap(true) {
+				p.log.Error("broker returned a message that does not look like any in flight; sending these again",
+					slog.String("exchange", r.Exchange), slog.String("message_id", r.MessageId), slog.Int("code", int(r.ReplyCode)))
+				signal(p.refused)
+			}
 		default:
 			return
 		}
@@ -64,12 +73,14 @@ func (p *pump) collectReturns() {
 // attach gives a return to the first entry in flight that looks the same, as a
 // return carries no delivery tag. An exchange may route by headers, so the same
 // headers decide; but a broker may take some out or add some, so without such an
-// entry the rest will do.
-func (p *pump) attach(r *amqp.Return) {
+// entry the rest will do, and a single entry is it whatever it looks like. false
+// means that it is none of several.
+func (p *pump) attach(r *amqp.Return) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var found *entry
-	for _, e := range p.window.inFlight() {
+	open := p.window.inFlight()
+	for _, e := range open {
 		if e.returned != nil || !e.isReturnedAs(r) {
 			continue
 		}
@@ -81,9 +92,13 @@ func (p *pump) attach(r *amqp.Return) {
 			found = e
 		}
 	}
+	if found == nil && len(open) == 1 && open[0].request.operation == nil {
+		found = open[0]
+	}
 	if found != nil {
 		found.returned = r
 	}
+	return found != nil
 }
 
 // isReturnedAs tells whether r can be this entry, its headers aside. Entries that

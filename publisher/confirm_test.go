@@ -107,31 +107,6 @@ func TestReturnedMessageIsNotDelivered(t *testing.T) {
 	}
 }
 
-func TestEveryMessageOfManyMayComeBack(t *testing.T) {
-	t.Parallel()
-	unroutable := func(p *fakeamqp.Publish) fakeamqp.Verdict {
-		if p.Key[0] == 'u' {
-			return fakeamqp.Unroutable
-		}
-		return fakeamqp.Ack
-	}
-	w := newWorld(t, fakeamqp.Config{Handler: unroutable}, func(c *Config) { c.WindowMessages = 10 })
-	var want []string
-	for _, text := range list("u", 100) {
-		n := w.to("x", text)
-		want = append(want, numbered(n))
-		w.to("x", "good")
-	}
-	w.awaitAll()
-	var got []string
-	for _, d := range w.dead() {
-		got = append(got, d.Origin)
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("dead letters %v\nwant         %v", got, want)
-	}
-}
-
 // Messages with the same id and body are different ones if their headers differ:
 // an exchange may route by headers.
 func TestReturnOfOneOfTwoAlikeBelongsToTheRightOne(t *testing.T) {
@@ -166,6 +141,65 @@ func TestReturnWithChangedHeadersIsStillRecognized(t *testing.T) {
 	if dead := w.dead(); len(dead) != 1 || dead[0].Reason != ReasonUnroutable {
 		t.Errorf("dead letters %+v", dead)
 	}
+}
+
+// What came back is one of those in flight, and none may count as delivered before it is
+// known which: each is sent again alone.
+func TestReturnThatMatchesNothingDeliversNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.warm("x")
+	first := w.to("x", "a", "b", "c")
+	ps := w.arrivals("a", "b", "c")
+	changed := func(p *fakeamqp.Publish) {
+		p.Body = []byte("what the broker made of it")
+		p.Return(312, "NO_ROUTE")
+	}
+	changed(ps[1])
+	ps[2].AckMultiple()
+	again := w.arrivals("a")[0]
+	if again.Conn != ps[0].Conn || again.Channel == ps[0].Channel {
+		t.Errorf("again: %v, before %v", again, ps[0])
+	}
+	w.nothingArrivesSoon()
+	for i := range 3 {
+		if w.isDone(first + i) {
+			t.Errorf("message %d counts as delivered", i)
+		}
+	}
+	again.Ack()
+	b := w.arrivals("b")[0]
+	changed(b)
+	b.Ack()
+	w.arrivals("c")[0].Ack()
+	w.awaitAll()
+	if dead := w.dead(); len(dead) != 1 || dead[0].Origin != numbered(first+1) || dead[0].Reason != ReasonUnroutable {
+		t.Errorf("dead letters %+v", dead)
+	}
+	if n := w.counted("pgamqp_publish_retries_total", "channel_closed"); n != 3 {
+		t.Errorf("%v retries counted", n)
+	}
+}
+
+// The return alone decides nothing: the broker owes an ack, which says that it is done
+// with the message.
+func TestReturnWithoutAckIsNoVerdict(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.warm("x")
+	first := w.to("x", "a", "b")
+	ps := w.arrivals("a", "b")
+	ps[0].Return(312, "NO_ROUTE")
+	ps[1].Ack()
+	w.nothingArrivesSoon()
+	if w.isDone(first) || len(w.dead()) > 0 {
+		t.Error("done without an ack")
+	}
+	ps[0].Conn.Close(320, "CONNECTION_FORCED") // orderly: what was sent before is read
+	w.arrivals("a")[0].Ack()                   // on its way again nobody returns it
+	w.awaitAll()
+	w.nothingArrived()
+	w.noLetters()
 }
 
 func TestHeadersAreTheSameBehindTheWire(t *testing.T) {
@@ -205,16 +239,6 @@ func overTheWire(value any) any {
 	return value
 }
 
-func TestMessageThatNeedNotBeRoutedIsDone(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{Handler: func(*fakeamqp.Publish) fakeamqp.Verdict { return fakeamqp.Unroutable }}, nil)
-	w.awaitDone(w.publish(envelope(decoder.KindPublish, 1, fields{'x': "x", 'f': "u"}, "")))
-	if p := w.arrival(); p.Mandatory {
-		t.Errorf("mandatory: %v", p)
-	}
-	w.noLetters()
-}
-
 // What has no dead letter yet is not done, however long the table refuses it.
 func TestDeadLetterIsStoredBeforeConfirmation(t *testing.T) {
 	t.Parallel()
@@ -250,24 +274,45 @@ func TestMessagesThatAreNotForABrokerAreDoneAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fakeamqp.Config{}, nil)
 	w.define(false) // no broker at all
-	foreign := message(0, []byte("whatever"))
-	foreign.Prefix = "amqp2"
-	if err := w.publisher.Publish(t.Context(), foreign, w.done(w.next())); err != nil {
-		t.Error(err)
-	}
 	w.publish(
 		envelope(decoder.KindPing, 0, nil, ""), envelope(decoder.KindHeartbeat, 0, nil, "nonce"),
 		envelope(decoder.KindBrokersChanged, 0, nil, ""),
 	)
-	for n := range 4 {
+	for n := range 3 {
 		if !w.isDone(n) {
 			t.Errorf("message %d is not done", n)
 		}
 	}
-	for label, want := range map[string]float64{"foreign": 1, "control": 2, "heartbeat": 1} {
+	for label, want := range map[string]float64{"control": 2, "heartbeat": 1} {
 		if got := w.counted("pgamqp_received_messages_total", label); got != want {
 			t.Errorf("%s: %v, want %v", label, got, want)
 		}
+	}
+}
+
+// The server sends messages of every prefix; one that only begins like ours is not ours.
+func TestH07OnlyThePrefixItselfIsOurs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{Handler: fakeamqp.AckAll}, nil)
+	prefixes := []string{"", "a", "amq", "amqp2", "amqp ", " amqp", "AMQP", "Amqp", "amqp\x00", "amqp.x"}
+	for _, prefix := range prefixes {
+		n := w.next()
+		m := message(n, publication("x", "forged"))
+		m.Prefix = prefix
+		if err := w.publisher.Publish(t.Context(), m, w.done(n)); err != nil {
+			t.Error(err)
+		}
+		if !w.isDone(n) {
+			t.Errorf("prefix %q holds up the stream", prefix)
+		}
+	}
+	w.to("x", "ours")
+	w.awaitAll()
+	w.arrivals("ours")
+	w.nothingArrived()
+	w.noLetters()
+	if n := w.counted("pgamqp_received_messages_total", "foreign"); n != float64(len(prefixes)) {
+		t.Errorf("%v counted as foreign", n)
 	}
 }
 

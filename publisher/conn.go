@@ -16,9 +16,6 @@ import (
 
 const (
 	dialTimeout = 10 * time.Second
-	// reconnectMax bounds the pause between two attempts to connect: nothing else keeps
-	// messages back once a broker is there again.
-	reconnectMax = time.Second
 	// heartbeat is the interval agreed with the broker; after one and a half without a
 	// sign of life the library closes the connection.
 	heartbeat    = 10 * time.Second
@@ -28,8 +25,9 @@ const (
 
 // Broker is a destination: hosts that are tried in turn.
 type Broker struct {
-	ID    int32
-	Hosts []Host
+	ID     int32
+	Hosts  []Host
+	Policy Policy
 }
 
 // Host is one address of a broker, and how to log in there.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,6 +59,35 @@ func TestWhatWasInFlightIsSentAgainOnANewConnection(t *testing.T) {
 	}
 }
 
+// A broker that falls silent, in the middle of a frame or between two, is left after
+// three heartbeats.
+func TestSilentBrokerIsLeft(t *testing.T) {
+	t.Parallel()
+	for name, silence := range map[string]func(*fakeamqp.Conn){
+		"between two frames": (*fakeamqp.Conn).Silence,
+		"in half a frame":    (*fakeamqp.Conn).HalfFrame,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, fakeamqp.Config{Heartbeat: time.Second}, nil)
+			w.warm("x")
+			first := w.to("x", "a", "b")
+			ps := w.arrivals("a", "b")
+			silence(ps[0].Conn)
+			ps[1].AckMultiple() // never written
+			for i, text := range []string{"a", "b"} {
+				p := w.arrivals(text)[0]
+				if w.isDone(first+i) || p.Conn == ps[0].Conn {
+					t.Errorf("again: %v", p)
+				}
+				p.Ack()
+			}
+			w.awaitAll()
+			w.noLetters()
+		})
+	}
+}
+
 func TestHostsAreTriedInTurn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fakeamqp.Config{Handler: fakeamqp.AckAll}, nil)
@@ -77,7 +108,7 @@ func TestHostsAreTriedInTurn(t *testing.T) {
 	}
 }
 
-func TestDialTellsWhoAndWhereButNoPassword(t *testing.T) {
+func TestO06DialTellsWhoAndWhereButNoPassword(t *testing.T) {
 	t.Parallel()
 	s := fakeamqp.Start(t, fakeamqp.Config{
 		Login: func(_, password string) error {
@@ -241,7 +272,7 @@ func TestCloseOfAFrozenConnectionEnds(t *testing.T) {
 	}
 }
 
-func TestWindowBoundsWhatIsAccepted(t *testing.T) {
+func TestO09WindowBoundsWhatIsAccepted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fakeamqp.Config{}, func(c *Config) { c.WindowMessages = 3 })
 	w.warm("x")
@@ -310,4 +341,88 @@ func TestRefusalsAreToldFromOtherEnds(t *testing.T) {
 // publicationFor is the content of a message for another broker than the usual one.
 func publicationFor(broker int32, exchange, text string) []byte {
 	return envelope(decoder.KindPublish, broker, fields{'x': exchange, 'k': text}, text)
+}
+
+// The library resolves confirms by number, so their order means nothing; ours does.
+func TestAcksInReverseResolveInOrder(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.warm("x")
+	texts := list("m", 20)
+	first := w.to("x", texts...)
+	ps := w.arrivals(texts...)
+	for i := len(ps) - 1; i > 0; i-- {
+		ps[i].Ack()
+	}
+	w.nothingArrivesSoon()
+	for i := range ps {
+		if w.isDone(first + i) {
+			t.Errorf("message %d is done before the first", i)
+		}
+	}
+	ps[0].Ack()
+	w.awaitAll()
+	w.noLetters()
+}
+
+// The library allows a channel one user. With -race, a second would be seen; and each
+// lane has a connection and a channel of its own.
+func TestR37EachChannelHasOneUser(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	channels := map[string]map[*fakeamqp.Channel]bool{}
+	w := newWorld(t, fakeamqp.Config{Handler: func(p *fakeamqp.Publish) fakeamqp.Verdict {
+		mu.Lock()
+		defer mu.Unlock()
+		if channels[p.Exchange] == nil {
+			channels[p.Exchange] = map[*fakeamqp.Channel]bool{}
+		}
+		channels[p.Exchange][p.Channel] = true
+		return fakeamqp.Ack
+	}}, nil)
+	w.define(true, brokerAt(1, w.Server), brokerAt(2, w.Server), brokerAt(3, w.Server))
+	for i := range 300 {
+		broker := int32(i%3 + 1)
+		w.publish(publicationFor(broker, fmt.Sprint(broker), "m"))
+	}
+	w.awaitAll()
+	mu.Lock()
+	defer mu.Unlock()
+	connections := map[*fakeamqp.Conn]bool{}
+	for broker, of := range channels {
+		if len(of) != 1 {
+			t.Errorf("broker %s: %d channels", broker, len(of))
+		}
+		for ch := range of {
+			connections[ch.Conn] = true
+		}
+	}
+	if len(connections) != 3 {
+		t.Errorf("%d connections for 3 brokers", len(connections))
+	}
+}
+
+// A reconnect leaves nothing behind: neither goroutines nor confirms that wait.
+func TestO10HundredReconnectsLeakNothing(t *testing.T) {
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	var hosts []Host // the next one is tried at once, without backoff
+	for range 120 {
+		hosts = append(hosts, hostOf(w.Server))
+	}
+	w.define(true, Broker{ID: 1, Hosts: hosts})
+	w.warm("x")
+	before := 0
+	for i := range 105 {
+		w.to("x", "a", "b")
+		ps := w.arrivals("a", "b")
+		ps[0].Conn.Drop()
+		for _, text := range []string{"a", "b"} {
+			w.arrivals(text)[0].Ack()
+		}
+		w.awaitAll()
+		if i == 4 {
+			before = runtime.NumGoroutine()
+		}
+	}
+	until(t, "no more goroutines than before", func() bool { return runtime.NumGoroutine() <= before+2 })
 }

@@ -3,25 +3,33 @@ package publisher
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/pgamqp/pgamqp/internal/backoff"
 )
 
-// refreshEvery is how often definitions are read without a sign of a change.
-const refreshEvery = 15 * time.Second
+// Definitions are read without a sign of a change every refreshEvery, because a
+// trigger can be disabled, and every refreshStuck while a lane is stuck, because the
+// sign may wait behind the very messages that are stuck.
+const (
+	refreshStuck = 3 * time.Second
+	refreshEvery = 5 * refreshStuck
+)
 
 // keepDefinitions reads amqp.broker at the start and every now and then.
 func (p *Publisher) keepDefinitions(ctx context.Context) {
-	for {
-		if p.refresh(ctx, 0) != nil {
-			return
+	tick := time.NewTicker(refreshStuck)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		if n%int(refreshEvery/refreshStuck) == 0 || p.stuck() {
+			if p.refresh(ctx, 0) != nil {
+				return
+			}
 		}
-		timer := time.NewTimer(refreshEvery)
 		select {
-		case <-timer.C:
+		case <-tick.C:
 		case <-ctx.Done():
-			timer.Stop()
 			return
 		}
 	}
@@ -64,31 +72,29 @@ const settleBefore = 5 * time.Second
 // define makes the lanes fit the definitions. What a lane holds was published
 // before the change, so it is delivered first, if the broker takes it.
 func (p *Publisher) define(ctx context.Context, brokers []Broker) {
-	wanted := make(map[int32]bool, len(brokers))
+	wanted := make(map[int32]Broker, len(brokers))
 	for _, b := range brokers {
-		if len(b.Hosts) == 0 {
-			continue
+		if len(b.Hosts) > 0 && (p.own == nil || p.own.broker == b.ID) {
+			wanted[b.ID] = b
 		}
-		wanted[b.ID] = true
-		p.mu.Lock()
-		l := p.lanes[b.ID]
-		if l == nil {
-			l = newLane(b, p.cfg, p.log, p.metrics.Brokers.Broker(b.ID))
-			p.lanes[b.ID] = l
-			p.start(l)
-		}
-		p.mu.Unlock()
-		if !l.has(b.Hosts) {
+	}
+	p.mu.Lock()
+	p.brokers = wanted
+	p.openLanes()
+	lanes := maps.Clone(p.lanes)
+	p.mu.Unlock()
+	for id, l := range lanes {
+		if b, ok := wanted[id]; ok && !l.has(b) {
 			settling, cancel := context.WithTimeout(ctx, settleBefore)
 			_ = l.drain(settling, 0) // a lane that is down is why somebody changes it
 			cancel()
-			l.update(b.Hosts)
+			l.update(b)
 		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, l := range p.lanes {
-		if !wanted[id] {
+		if _, ok := wanted[id]; !ok {
 			delete(p.lanes, id)
 			l.retire()
 			l.log.Info("broker was deleted")
@@ -98,4 +104,37 @@ func (p *Publisher) define(ctx context.Context, brokers []Broker) {
 		p.loaded = true
 		close(p.ready)
 	}
+}
+
+// openLanes makes the lanes that are missing. The lock is held.
+func (p *Publisher) openLanes() {
+	for id, b := range p.brokers {
+		if p.lanes[id] != nil {
+			continue
+		}
+		var held bool
+		if p.own == nil {
+			gate := p.gates[id]
+			if gate == nil {
+				gate = NewGate(p.from)
+				p.gates[id] = gate
+			}
+			if gate.is(gateDetached) {
+				continue
+			}
+			held = gate.is(gateRejoining)
+		}
+		p.open(b, held)
+	}
+}
+
+// open makes the lane of a broker. held means that it does not connect before it is
+// released. The lock is held.
+func (p *Publisher) open(b Broker, held bool) {
+	l := newLane(b, p.cfg, p.log, p.metrics.Brokers.Broker(b.ID))
+	if held {
+		l.hold()
+	}
+	p.lanes[b.ID] = l
+	p.start(l)
 }

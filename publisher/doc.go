@@ -1,8 +1,9 @@
 // Package publisher owns the connections to the brokers. It takes messages in
 // order, hands each to the lane of its broker, and calls done once the message is
-// safe: confirmed by the broker, or stored as a dead letter. It promises that no
-// other path leads to done, and that a lane publishes in the order in which it was
-// given messages. It knows nothing of PostgreSQL.
+// safe: confirmed by the broker, stored as a dead letter, or dropped because the
+// broker's policy says so. It promises that no other path leads to done, and that
+// a lane publishes in the order in which it was given messages. It knows nothing of
+// PostgreSQL.
 //
 // # States of a lane
 //
@@ -19,6 +20,10 @@
 // order. Sending it again is safe because it carries the same message_id, and right
 // because nothing behind it was confirmed to PostgreSQL: at worst a message comes
 // twice.
+//
+// A message that the broker will not take gets its verdict by the broker's policy. If
+// that is to hold it, it stays in the window: the channel settles as behind a nack,
+// and the lane tries it again, alone, before anything behind it.
 //
 // # What a confirm proves
 //

@@ -27,7 +27,10 @@ type lane struct {
 	mu     sync.Mutex // guards all below
 	window window
 	hosts  []Host
-	gone   bool // the broker was deleted
+	policy Policy
+	gone   bool      // the broker was deleted, or its messages go another way
+	fed    time.Time // when something was added last
+	full   bool      // add waits for room
 	down   time.Time
 	err    error // why the lane is down
 	halts  int   // resets under way: nothing is published while there are any
@@ -39,14 +42,24 @@ type lane struct {
 	space   chan struct{} // for add: the window has room
 	settled chan struct{} // for the publish loop: at most one entry is in flight
 	drained chan struct{} // for drain: the window is empty
-	retired chan struct{} // closed by retire
+	hurry   chan struct{} // for pause: what is to be sent again is tried at once
+	retired chan struct{} // closed when gone is set
+	ended   chan struct{} // closed when run has returned
+	// released is closed, by release, when the lane may connect. Both are nil if it may
+	// from the beginning.
+	released chan struct{}
+	release  func()
 
 	// pumping is held while a channel is in use. Taken before mu.
 	pumping sync.Mutex
 
 	// Used by run's goroutine only.
-	targets  map[target]bool // known to take messages
-	nackWait *backoff.Backoff
+	targets   map[target]bool // known to take messages
+	nackWait  *backoff.Backoff
+	holdPause holdPause
+	refusals  backoff.Repeats
+
+	drops tally
 }
 
 func newLane(b Broker, cfg Config, log *slog.Logger, m *metrics.Broker) *lane {
@@ -55,16 +68,20 @@ func newLane(b Broker, cfg Config, log *slog.Logger, m *metrics.Broker) *lane {
 		log:     log.With(slog.String("broker", strconv.Itoa(int(b.ID)))),
 		window:  window{maxCount: cfg.WindowMessages, maxBytes: cfg.WindowBytes},
 		hosts:   b.Hosts,
+		policy:  b.Policy,
 		down:    time.Now(),
 		work:    make(chan struct{}, 1),
 		space:   make(chan struct{}, 1),
 		settled: make(chan struct{}, 1),
 		drained: make(chan struct{}, 1),
+		hurry:   make(chan struct{}, 1),
 		retired: make(chan struct{}),
+		ended:   make(chan struct{}),
 
 		interrupt: func() {},
 		targets:   make(map[target]bool),
 		nackWait:  backoff.New(50*time.Millisecond, 5*time.Second),
+		holdPause: holdPause{wait: backoff.New(holdMin, holdMax)},
 	}
 	m.UnconfirmedWindow.Set(float64(cfg.WindowMessages))
 	m.Window.LimitBytes.Set(float64(cfg.WindowBytes))
@@ -80,44 +97,62 @@ func (l *lane) setHosts(hosts []Host) {
 	l.metrics.SetHosts(addresses...)
 }
 
-// errRetired says that the broker was deleted.
+// errRetired says that the broker was deleted, or that its messages go another way.
 var errRetired = errors.New("the broker was deleted from amqp.broker")
 
 // add appends an entry and blocks while the window is full. Only one goroutine
 // adds. errRetired means that the broker is no more.
 func (l *lane) add(ctx context.Context, e *entry) error {
 	l.mu.Lock()
-	for waited := false; l.window.full(e.size); {
-		if !waited {
-			waited = true
+	defer func() {
+		l.full = false
+		l.mu.Unlock()
+	}()
+	for l.window.full(e.size) {
+		if !l.full {
+			l.full = true
 			l.metrics.Window.Backpressure.Start()
 			defer l.metrics.Window.Backpressure.Stop()
 		}
-		l.mu.Unlock()
-		select {
-		case <-l.space:
-		case <-l.retired:
-			return errRetired
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if err := l.awaitSpace(ctx); err != nil {
+			return err
 		}
-		l.mu.Lock()
 	}
 	if l.gone {
-		l.mu.Unlock()
 		return errRetired
 	}
+	e.addedAt = time.Now()
+	l.fed = e.addedAt
 	l.window.add(e)
 	l.measure()
-	l.mu.Unlock()
 	signal(l.work)
 	return nil
+}
+
+// awaitSpace waits until it is worth looking whether the window has room. The lock is
+// held before and after.
+func (l *lane) awaitSpace(ctx context.Context) error {
+	l.mu.Unlock()
+	defer l.mu.Lock()
+	select {
+	case <-l.space:
+		return nil
+	case <-l.retired:
+		return errRetired
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // measure brings the gauges up to date. The lock is held.
 func (l *lane) measure() {
 	l.metrics.Unconfirmed.Set(float64(l.window.pending))
 	l.metrics.Window.Bytes.Set(float64(l.window.bytes))
+	held := 0.0
+	if l.holding() != nil {
+		held = 1
+	}
+	l.metrics.Holding.Set(held)
 }
 
 // take returns the next entry to be published, nil if there is none.
@@ -141,7 +176,8 @@ func (l *lane) pending() int {
 // resolve gives an entry its final verdict: it is safe, here or as a dead letter.
 func (l *lane) resolve(e *entry) {
 	l.mu.Lock()
-	over := e.forgotten || e.resolved
+	over := e.forgotten || e.claimed
+	e.claimed = true // by whoever comes first: done is called once
 	l.mu.Unlock()
 	if over {
 		return
@@ -163,20 +199,26 @@ func (l *lane) resolve(e *entry) {
 	}
 }
 
-// has tells whether these are the lane's hosts.
-func (l *lane) has(hosts []Host) bool {
+// has tells whether the lane has these hosts and this policy.
+func (l *lane) has(b Broker) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Equal(l.hosts, hosts)
+	return slices.Equal(l.hosts, b.Hosts) && l.policy.equal(b.Policy)
 }
 
-// update gives the lane new hosts; it reconnects.
-func (l *lane) update(hosts []Host) {
+// update gives the lane a new definition. It reconnects if the hosts are others.
+func (l *lane) update(b Broker) {
+	l.setPolicy(b.Policy)
 	l.mu.Lock()
-	l.hosts = hosts
+	if slices.Equal(l.hosts, b.Hosts) {
+		l.mu.Unlock()
+		l.log.Info("broker changed", slog.String("on_reject", string(b.Policy.OnReject)))
+		return
+	}
+	l.hosts = b.Hosts
 	l.interrupt()
 	l.mu.Unlock()
-	l.setHosts(hosts)
+	l.setHosts(b.Hosts)
 	l.log.Info("broker changed, reconnecting")
 }
 
@@ -185,6 +227,11 @@ func (l *lane) update(hosts []Host) {
 func (l *lane) retire() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.end()
+}
+
+// end makes run end. The lock is held.
+func (l *lane) end() {
 	if !l.gone {
 		l.gone = true
 		close(l.retired)
@@ -217,7 +264,8 @@ func (l *lane) drain(ctx context.Context, patience time.Duration) error {
 	defer tick.Stop()
 	for {
 		l.mu.Lock()
-		n, down, err := l.window.len(), l.down, l.err
+		n := l.window.len()
+		down, err := l.unavailable()
 		l.mu.Unlock()
 		if n == 0 {
 			return nil
@@ -255,14 +303,24 @@ func (l *lane) setUp() {
 func (l *lane) status() (down time.Time, err error, held int) { //nolint:revive,staticcheck // the error is a fact here, not a result
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.down, l.err, l.window.len()
+	down, err = l.unavailable()
+	return down, err, l.window.len()
 }
 
 // run connects and publishes until ctx ends, or the lane is retired and empty.
 func (l *lane) run(ctx context.Context) {
-	wait := backoff.New(100*time.Millisecond, reconnectMax)
-	var repeats backoff.Repeats
-	for host := 0; ctx.Err() == nil; {
+	defer close(l.ended)
+	if l.released != nil {
+		select {
+		case <-l.released:
+		case <-l.retired:
+		case <-ctx.Done():
+			return
+		}
+	}
+	var next *turns
+	var known []Host // that next is about
+	for ctx.Err() == nil {
 		epoch, interrupt := context.WithCancel(ctx)
 		l.mu.Lock()
 		hosts, gone := l.hosts, l.gone
@@ -273,19 +331,18 @@ func (l *lane) run(ctx context.Context) {
 			l.buryAll(ctx)
 			return
 		}
-		began := time.Now()
-		err := l.connect(epoch, hosts[host%len(hosts)])
-		if err != nil && epoch.Err() == nil {
-			l.setDown(err)
-			if repeats.Worth(err.Error(), time.Now()) {
-				l.log.Warn("no connection to broker, trying again", slog.Any("error", err))
-			}
-			if time.Since(began) > time.Minute {
-				wait.Reset()
-			}
-			host++
-			if host%len(hosts) == 0 || time.Since(began) > time.Second {
-				_ = wait.Wait(epoch) // the whole list was tried, or this connection did work
+		if !slices.Equal(hosts, known) { // whatever was wrong with them, they are others
+			next, known = newTurns(len(hosts)), hosts
+		}
+		host, wait := next.pick(time.Now())
+		if backoff.Sleep(epoch, wait) == nil {
+			began := time.Now()
+			err := l.connect(epoch, hosts[host])
+			if err != nil && epoch.Err() == nil {
+				l.setDown(err)
+				if next.failed(host, err, time.Since(began), time.Now()) {
+					l.log.Warn("no connection to broker, trying again", slog.Any("error", err))
+				}
 			}
 		}
 		interrupt()
@@ -329,8 +386,10 @@ func (l *lane) connect(ctx context.Context, h Host) error {
 			return end.err
 		case c.IsClosed():
 			return amqp.ErrClosed
+		case end.held:
+			l.pauseHeld(ctx)
 		case end.nacked:
-			_ = l.nackWait.Wait(ctx)
+			l.pause(ctx, l.nackWait)
 		}
 	}
 	return nil

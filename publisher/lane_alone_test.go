@@ -99,7 +99,7 @@ func TestChannelSurvivesWhatIsKnownToBeRefused(t *testing.T) {
 }
 
 // The end of a channel resolves confirms as a nack would. It is none.
-func TestLostConfirmIsNoNack(t *testing.T) {
+func TestR08LostConfirmIsNoNack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fakeamqp.Config{}, func(c *Config) { c.NackRetry = limit / 2 })
 	w.warm("x")

@@ -2,6 +2,7 @@ package publisher
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 
 	"github.com/pgamqp/pgamqp/decoder"
@@ -131,6 +132,36 @@ func TestOperationIsTriedAgainBeforeItIsTheCulprit(t *testing.T) {
 		w.arrivals(want)
 	}
 	w.nothingArrived() // nothing twice
+}
+
+// Being refused a connection says nothing about the operation that it was for.
+func TestOperationIsNotBlamedForAConnectionThatIsRefused(t *testing.T) {
+	t.Parallel()
+	var logins atomic.Int32
+	troubles := 0
+	w := newWorld(t, fakeamqp.Config{
+		Handler: fakeamqp.AckAll,
+		Login: func(string, string) error {
+			if n := logins.Add(1); n%2 == 0 && n <= 2*maxFailures { // the lane connects before each
+				return &fakeamqp.Refusal{Code: 403, Text: "ACCESS_REFUSED - Login was refused"}
+			}
+			return nil
+		},
+		Declare: func(o *fakeamqp.Topology) error {
+			if o.Name == "new" {
+				if troubles++; troubles == 1 {
+					return &fakeamqp.Refusal{Code: 541, Text: "INTERNAL_ERROR"}
+				}
+			}
+			return nil
+		},
+	}, nil)
+	w.publish(declaration("new"))
+	w.awaitAll()
+	w.noLetters()
+	if n := logins.Load(); n != 2*maxFailures+4 {
+		t.Errorf("%d logins", n)
+	}
 }
 
 func TestOperationWaitsForABrokerThatIsAway(t *testing.T) {

@@ -2,7 +2,9 @@ package publisher
 
 import (
 	"encoding/binary"
+	"fmt"
 	"log/slog"
+	"os"
 	"testing"
 	"time"
 
@@ -12,7 +14,18 @@ import (
 	"github.com/pgamqp/pgamqp/decoder"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	code := m.Run()
+	err := theNode.close()
+	if err == nil && code == 0 {
+		err = goleak.Find(goleak.IgnoreTopFunction("github.com/pgamqp/pgamqp/internal/testserver.spawnLoop"))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
 
 // limit bounds every wait of these tests; only a failing test reaches it.
 const limit = 15 * time.Second
@@ -65,7 +78,7 @@ func message(n int, content []byte) decoder.Message {
 	lsn := pglogrepl.LSN(0x1000 + 0x10*n)
 	return decoder.Message{
 		ID: "71-1-" + lsn.String(), LSN: lsn, Prefix: decoder.Prefix, Content: content,
-		Transactional: true, XID: 7, CommitTime: time.Now(),
+		Transactional: true, XID: 7, Commit: lsn + 8, CommitTime: time.Now(),
 	}
 }
 

@@ -36,7 +36,7 @@ func TestNackedMessagesAreSentAgainInOrderAndAlone(t *testing.T) {
 }
 
 // NotifyPublish of the library would tell an ack here.
-func TestNackOvertakenByAnAckOfManyIsNotDelivered(t *testing.T) {
+func TestR07NackOvertakenByAnAckOfManyIsNotDelivered(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fakeamqp.Config{}, nil)
 	w.warm("x")

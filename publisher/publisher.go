@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pglogrepl"
+
 	"github.com/pgamqp/pgamqp/decoder"
 	"github.com/pgamqp/pgamqp/metrics"
 )
@@ -50,10 +52,17 @@ type Publisher struct {
 	reading chan struct{} // capacity 1: held while definitions are read
 	ready   chan struct{} // closed when they were read once
 
-	mu     sync.Mutex // guards all below
-	lanes  map[int32]*lane
-	loaded bool
-	start  func(*lane) // makes a lane run; set by Run
+	// own is set for the stream of one broker's own slot: it delivers that broker's
+	// messages only, as far as the gate says.
+	own *ownStream
+
+	mu      sync.Mutex // guards all below; taken before the lock of a gate or a lane
+	lanes   map[int32]*lane
+	gates   map[int32]*Gate  // of all that are defined or detached; not used with own
+	brokers map[int32]Broker // as read last
+	from    pglogrepl.LSN    // where the stream starts
+	loaded  bool
+	start   func(*lane) // makes a lane run; set by Run
 }
 
 // New makes a Publisher; Run does the work.
@@ -63,6 +72,7 @@ func New(cfg Config, log *slog.Logger, m Metrics) *Publisher {
 		reading: make(chan struct{}, 1),
 		ready:   make(chan struct{}),
 		lanes:   make(map[int32]*lane),
+		gates:   make(map[int32]*Gate),
 	}
 }
 
@@ -87,7 +97,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 func (p *Publisher) forget(id int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.lanes[id] == nil {
+	if _, defined := p.brokers[id]; !defined && p.lanes[id] == nil {
 		p.metrics.Brokers.Forget(id)
 	}
 }
@@ -103,6 +113,11 @@ func (p *Publisher) Publish(ctx context.Context, m decoder.Message, done func())
 		return nil
 	}
 	e, err := decoder.ParseEnvelope(m.Content)
+	if p.own != nil && (err != nil || !p.own.concerns(&e)) {
+		p.metrics.Skipped.OtherStream.Inc()
+		done()
+		return nil
+	}
 	if err != nil {
 		return p.bury(ctx, &m, &e, verdict{reason: ReasonUndecodable, text: err.Error()}, done)
 	}
@@ -122,29 +137,40 @@ func (p *Publisher) Publish(ctx context.Context, m decoder.Message, done func())
 		return nil
 	}
 	p.count(&m, &e)
-	request, err := route(&m, &e, p.cfg.Headers)
-	if err != nil {
-		return p.bury(ctx, &m, &e, verdict{reason: ReasonInvalid, text: err.Error()}, done)
-	}
+	entry := &entry{message: m, parsed: e, done: done, size: len(m.Content) + entryOverhead}
 	for {
-		l, err := p.lane(ctx, e.BrokerID)
-		switch {
-		case err != nil:
-			return err
-		case l == nil:
-			return p.bury(ctx, &m, &e, verdict{
-				reason: ReasonUnknownBroker,
-				text:   fmt.Sprintf("amqp.broker has no broker_id %d", e.BrokerID),
-			}, done)
-		}
-		err = l.add(ctx, &entry{
-			message: m, parsed: e, request: request, done: done,
-			size: len(m.Content) + entryOverhead,
-		})
-		if !errors.Is(err, errRetired) {
+		delivered, err := p.deliver(ctx, entry)
+		if delivered || err != nil {
 			return err
 		}
 	}
+}
+
+// deliver hands an entry to the lane of its broker, or sees to it in another way.
+// false without an error means that the lane has ended in this moment: try again.
+func (p *Publisher) deliver(ctx context.Context, entry *entry) (bool, error) {
+	m, e := &entry.message, &entry.parsed
+	l, serves, err := p.lane(ctx, e.BrokerID, m.Position())
+	switch {
+	case err != nil:
+		return false, err
+	case !serves:
+		p.metrics.Skipped.OtherStream.Inc()
+		entry.done()
+		return true, nil
+	case l == nil:
+		return true, p.bury(ctx, m, e, verdict{
+			reason: ReasonUnknownBroker,
+			text:   fmt.Sprintf("amqp.broker has no broker_id %d", e.BrokerID),
+		}, entry.done)
+	}
+	if entry.request, err = route(m, e, p.cfg.Headers); err != nil {
+		return true, p.bury(ctx, m, e, verdict{reason: ReasonInvalid, text: err.Error()}, entry.done)
+	}
+	if err = l.add(ctx, entry); errors.Is(err, errRetired) {
+		return false, nil
+	}
+	return true, err
 }
 
 func (p *Publisher) count(m *decoder.Message, e *decoder.Envelope) {
@@ -174,19 +200,23 @@ func (p *Publisher) bury(ctx context.Context, m *decoder.Message, e *decoder.Env
 	return nil
 }
 
-// lane returns the lane of a broker, nil if there is no such broker. Changes are
-// announced in the stream; a definition that came another way (a restored table, a
-// disabled trigger) is looked for once more.
-func (p *Publisher) lane(ctx context.Context, id int32) (*lane, error) {
+// lane returns the lane of a broker, nil if there is no such broker, and whether the
+// message at pos is this stream's to deliver. Changes are announced in the stream; a
+// definition that came another way (a restored table, a disabled trigger) is looked
+// for once more.
+func (p *Publisher) lane(ctx context.Context, id int32, pos decoder.Position) (l *lane, serves bool, err error) {
 	for look := 0; ; look++ {
+		if serves, err = p.serves(ctx, id, pos); err != nil || !serves {
+			return nil, false, err
+		}
 		p.mu.Lock()
-		l := p.lanes[id]
+		l = p.lanes[id]
 		p.mu.Unlock()
 		if l != nil || look > 0 {
-			return l, nil
+			return l, true, nil
 		}
 		if err := p.read(ctx, 0); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 }

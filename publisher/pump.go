@@ -26,7 +26,9 @@ type pump struct {
 	closing   chan *amqp.Error // the channel's end
 
 	nacked  atomic.Bool
-	refused chan struct{} // capacity 1: nacked was set
+	held    atomic.Bool   // something is held
+	stray   atomic.Bool   // a message came back that is none of those in flight
+	refused chan struct{} // capacity 1: one of these was set
 	cause   *amqp.Error   // why the channel ended; nil if not by an error
 	failure error         // an error that makes the connection useless
 	again   bool          // the connection is to be made anew
@@ -37,6 +39,7 @@ type ending struct {
 	err       error // the connection is broken
 	reconnect bool  // it is to be made anew
 	nacked    bool  // the broker could not store something: wait before trying again
+	held      bool  // the broker will not take something, which is held: the same
 }
 
 // maxTargets bounds what is remembered of exchanges that were seen to work.
@@ -89,7 +92,7 @@ func (l *lane) halted() bool {
 
 // publishLoop publishes what the window gives, until something ends it.
 func (p *pump) publishLoop(ctx context.Context) {
-	for !p.nacked.Load() && ctx.Err() == nil {
+	for !p.sendsAgain() && ctx.Err() == nil {
 		if p.conn.blocked.Load() {
 			if !p.wait(ctx, p.conn.changed) {
 				return
@@ -137,8 +140,11 @@ func (p *pump) waitPending(ctx context.Context, n int) bool {
 			return false
 		}
 	}
-	return !p.nacked.Load()
+	return !p.sendsAgain()
 }
+
+// sendsAgain tells whether something is to be sent again, before anything behind it.
+func (p *pump) sendsAgain() bool { return p.nacked.Load() || p.held.Load() || p.stray.Load() }
 
 // send publishes one message. A message to a target that is not known to work, or
 // one suspected of having closed a channel, goes alone: with nothing else in
@@ -228,7 +234,7 @@ func (p *pump) exists(ctx context.Context, e *entry) (exists, ok bool) {
 // settle waits for the verdicts of what is in flight, where that has a point: the
 // broker refused one message, or the connection is given up on purpose.
 func (p *pump) settle(ctx context.Context) {
-	if p.failure != nil || p.channel.IsClosed() {
+	if p.failure != nil || p.channel.IsClosed() || p.stray.Load() {
 		return
 	}
 	if ctx.Err() == nil {

@@ -229,25 +229,3 @@ func TestForcedCloseBlamesNoMessage(t *testing.T) {
 	w.awaitDone(w.to("x", "unlucky"))
 	w.noLetters()
 }
-
-func TestPropertiesLargerThanAFrameAreNotSent(t *testing.T) {
-	t.Parallel()
-	const frame = 4096
-	var l ledger
-	w := newWorld(t, fakeamqp.Config{FrameMax: frame, Handler: func(p *fakeamqp.Publish) fakeamqp.Verdict {
-		l.arrived(p)
-		return fakeamqp.Ack
-	}}, nil)
-	sized := func(n int) []byte { return withHeaders(t, n) }
-	w.publish(sized(frame-8), sized(frame-7))
-	w.awaitAll()
-	dead := w.dead()
-	if len(dead) != 1 || dead[0].Reason != ReasonTooLarge || dead[0].Origin != numbered(1) || dead[0].ReplyCode != 0 {
-		t.Errorf("dead letters %+v", dead) // a code would be the broker's, with the connection gone
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.attempts) != 1 {
-		t.Errorf("sent %d", len(l.attempts))
-	}
-}

@@ -2,6 +2,7 @@ package publisher
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -49,6 +50,13 @@ type verdict struct {
 	text   string
 }
 
+func (v verdict) String() string {
+	if v.code == 0 {
+		return fmt.Sprintf("%s, %s", v.reason, v.text)
+	}
+	return fmt.Sprintf("%s, %d %s", v.reason, v.code, v.text)
+}
+
 // maxFailures is how often a message may end a connection while alone on it,
 // before it is taken to be the cause.
 const maxFailures = 3
@@ -83,10 +91,12 @@ func (p *pump) judge(ctx context.Context) ending {
 		default:
 		}
 	}
+	stray := p.stray.Load()
 	p.mu.Lock()
 	var open []*entry
 	for _, e := range p.window.inFlight() {
-		if e.confirm != nil {
+		// One with an ack was returned and is held: it is not in doubt, unless all are.
+		if e.confirm != nil && (stray || !e.confirm.Acked()) {
 			open = append(open, e)
 		}
 	}
@@ -98,10 +108,12 @@ func (p *pump) judge(ctx context.Context) ending {
 			p.failure = p.cause
 		}
 	}
-	nacked := p.nacked.Load() && p.cause == nil
+	nacked := p.nacked.Load() && p.cause == nil && !stray
 	switch {
 	case isRefusal(p.cause):
 		p.findCulprit(ctx, open)
+	case stray:
+		p.sendAlone(open)
 	case nacked:
 		p.retryNacked(ctx, open)
 	case len(open) > 0:
@@ -111,7 +123,7 @@ func (p *pump) judge(ctx context.Context) ending {
 	p.window.rewind()
 	p.measure()
 	p.mu.Unlock()
-	return ending{err: p.failure, reconnect: p.again, nacked: nacked}
+	return ending{err: p.failure, reconnect: p.again, nacked: nacked || stray, held: p.held.Load()}
 }
 
 // findCulprit deals with a channel, or connection, that the broker closed because
@@ -119,8 +131,10 @@ func (p *pump) judge(ctx context.Context) ending {
 // is sent again alone until the culprit is found.
 func (p *pump) findCulprit(ctx context.Context, open []*entry) {
 	clear(p.targets) // the exchange may be gone, the permission revoked
-	p.log.Warn("broker refused a message", slog.Int("code", p.cause.Code), slog.String("reason", p.cause.Reason),
-		slog.Int("in_flight", len(open)))
+	if p.refusals.Worth(p.cause.Reason, time.Now()) {
+		p.log.Warn("broker refused a message", slog.Int("code", p.cause.Code), slog.String("reason", p.cause.Reason),
+			slog.Int("in_flight", len(open)))
+	}
 	if len(open) == 1 {
 		e := open[0]
 		// Errors of the connection may be the broker's own trouble.
@@ -129,6 +143,11 @@ func (p *pump) findCulprit(ctx context.Context, open []*entry) {
 			return
 		}
 	}
+	p.sendAlone(open)
+}
+
+// sendAlone has what was on a closed channel sent again, one at a time.
+func (p *pump) sendAlone(open []*entry) {
 	p.metrics.Retries.ChannelClosed.Add(float64(len(open)))
 	for _, e := range open {
 		e.alone = true
@@ -136,14 +155,15 @@ func (p *pump) findCulprit(ctx context.Context, open []*entry) {
 }
 
 // retryNacked lets refused messages be sent again, in order and one at a time,
-// until NackRetry is over.
+// until the time for that is over.
 func (p *pump) retryNacked(ctx context.Context, open []*entry) {
+	_, retry := p.currentPolicy()
 	for _, e := range open {
 		if e.nackedAt.IsZero() {
 			continue
 		}
-		if time.Since(e.nackedAt) >= p.cfg.NackRetry {
-			p.reject(ctx, e, verdict{reason: ReasonNacked, text: "the broker could not take the message for " + p.cfg.NackRetry.String()})
+		if time.Since(e.nackedAt) >= retry {
+			p.reject(ctx, e, verdict{reason: ReasonNacked, text: "the broker could not take the message for " + retry.String()})
 			continue
 		}
 		e.alone = true
@@ -151,9 +171,9 @@ func (p *pump) retryNacked(ctx context.Context, open []*entry) {
 	}
 }
 
-// reject stores an entry as a dead letter and resolves it. It tries until it
+// deadLetter stores an entry as a dead letter and resolves it. It tries until it
 // succeeds; false means that ctx ended before, and the entry has no verdict.
-func (l *lane) reject(ctx context.Context, e *entry, v verdict) bool {
+func (l *lane) deadLetter(ctx context.Context, e *entry, v verdict) bool {
 	letter := newDeadLetter(&e.message, &e.parsed, v)
 	letter.MessageID = e.request.properties.MessageId
 	if !l.cfg.bury(ctx, l.log, letter) {
@@ -167,7 +187,7 @@ func (l *lane) reject(ctx context.Context, e *entry, v verdict) bool {
 // buryAll makes dead letters of what a deleted broker's lane still holds.
 func (l *lane) buryAll(ctx context.Context) {
 	for e := l.take(); e != nil; e = l.take() {
-		if !l.reject(ctx, e, verdict{reason: ReasonUnknownBroker, text: errRetired.Error()}) {
+		if !l.deadLetter(ctx, e, verdict{reason: ReasonUnknownBroker, text: errRetired.Error()}) {
 			return
 		}
 	}

@@ -66,8 +66,7 @@ func (op *operation) String() string {
 	return op.kind.String()
 }
 
-// apply performs the operation on a channel of its own connection: a broker
-// closes the whole connection for an exchange type it does not know.
+// apply performs the operation.
 func (op *operation) apply(ch *amqp.Channel) error {
 	const noWait = false
 	switch op.kind {
@@ -104,33 +103,38 @@ func (p *pump) operate(ctx context.Context, e *entry) bool {
 		p.again = true
 		return false
 	}
-	err := p.apply(ctx, e.request.operation)
-	var refusal *amqp.Error
+	refusal, err := p.apply(ctx, e.request.operation)
 	switch {
-	case err == nil:
+	case err != nil:
+		p.failure = fmt.Errorf("%s: %w", e.request.operation, err)
+		return false
+	case refusal == nil:
 		p.resolve(e)
 		return true
-	case errors.As(err, &refusal) && isRefusal(refusal) && refusal.Code != amqp.InternalError:
+	}
+	// An internal error may be the broker's own trouble.
+	if e.failures++; refusal.Code != amqp.InternalError || e.failures >= maxFailures {
 		return p.reject(ctx, e, refusedBy(refusal))
 	}
-	if e.failures++; refusal != nil && refusal.Server && e.failures >= maxFailures {
-		return p.reject(ctx, e, refusedBy(refusal))
-	}
-	p.failure = fmt.Errorf("%s: %w", e.request.operation, err)
+	p.failure = fmt.Errorf("%s: %w", e.request.operation, refusal)
 	return false
 }
 
-// apply performs an operation on a connection of its own.
-func (p *pump) apply(ctx context.Context, op *operation) error {
+// apply performs an operation on a connection of its own. A refusal is what the broker
+// says of the operation; any other error is one of the connection.
+func (p *pump) apply(ctx context.Context, op *operation) (refusal *amqp.Error, err error) {
 	c, err := dial(ctx, p.conn.host, p.cfg.ConnectionName+" declarations", func(bool, string) {})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer c.close()
 	defer context.AfterFunc(ctx, c.raw.abort)()
 	ch, err := c.Channel()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return op.apply(ch)
+	if err = op.apply(ch); errors.As(err, &refusal) && isRefusal(refusal) {
+		return refusal, nil
+	}
+	return nil, err
 }

@@ -15,6 +15,7 @@ type entry struct {
 	request request
 	done    func()
 	size    int // bytes counted against the window
+	addedAt time.Time
 
 	// confirm is set while the entry is published on the current channel and its
 	// verdict is not known.
@@ -25,6 +26,9 @@ type entry struct {
 	alone     bool      // to be sent with nothing else in flight
 	failures  int       // connections it has ended while it was alone in flight
 	nackedAt  time.Time // of the first negative confirm
+	claimed   bool      // has its verdict, and done is being called
+	heldAt    time.Time // since when it is held because the broker will not take it
+	heldFor   verdict   // why; of the last attempt
 	resolved  bool      // has its verdict; kept until all before it have theirs
 	forgotten bool      // given up by clear; its verdict means nothing
 }
@@ -112,6 +116,17 @@ func (w *window) rewind() {
 	w.next, w.pending = w.first, 0
 }
 
+// unclaimed returns the entries that have no verdict, in order.
+func (w *window) unclaimed() []*entry {
+	var out []*entry
+	for _, e := range w.entries[w.first:] {
+		if !e.claimed {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
 // inFlight returns the entries that were taken and have no verdict, in order.
 func (w *window) inFlight() []*entry {
 	var out []*entry
@@ -130,6 +145,14 @@ func (w *window) clear() {
 	}
 	clear(w.entries)
 	*w = window{maxCount: w.maxCount, maxBytes: w.maxBytes, entries: w.entries[:0]}
+}
+
+// front returns the oldest entry without a verdict, nil if there is none.
+func (w *window) front() *entry {
+	if w.first == len(w.entries) {
+		return nil
+	}
+	return w.entries[w.first]
 }
 
 // len returns the number of entries without a verdict, or waiting behind one.

@@ -16,7 +16,8 @@ import (
 	"github.com/pgamqp/pgamqp/metrics"
 )
 
-// world is a Publisher between a test that plays the stream, and a scripted broker.
+// world is a Publisher between a test that plays the stream, and a broker: a scripted
+// one, unless the test is a scenario (see stage).
 type world struct {
 	*fakeamqp.Server
 	t         *testing.T
@@ -44,8 +45,21 @@ func (errTableFull) Error() string { return "disk full" }
 // newWorld starts a broker and a Publisher; change may adapt the configuration.
 func newWorld(t *testing.T, c fakeamqp.Config, change func(*Config)) *world {
 	t.Helper()
-	w := &world{t: t, Server: fakeamqp.Start(t, c), finished: map[int]int{}, ended: make(chan struct{})}
-	w.brokers = []Broker{{ID: 1, Hosts: []Host{hostOf(w.Server)}}}
+	s := fakeamqp.Start(t, c)
+	w := newWorldAt(t, hostOf(s), change)
+	w.Server = s
+	t.Cleanup(func() {
+		w.stop()
+		s.DropAll() // a test that has failed may leave anything behind
+	})
+	return w
+}
+
+// newWorldAt starts a Publisher whose broker 1 is at some host. There is no Server.
+func newWorldAt(t *testing.T, h Host, change func(*Config)) *world {
+	t.Helper()
+	w := &world{t: t, finished: map[int]int{}, ended: make(chan struct{})}
+	w.brokers = []Broker{{ID: 1, Hosts: []Host{h}}}
 	cfg := Config{
 		WindowMessages: 100, WindowBytes: 1 << 20, NackRetry: limit, ConnectionName: "test",
 		Brokers: w.definitions, DeadLetter: w.deadLetter,
@@ -68,7 +82,6 @@ func newWorld(t *testing.T, c fakeamqp.Config, change func(*Config)) *world {
 	}()
 	t.Cleanup(func() {
 		cancel()
-		w.DropAll() // a test that has failed may leave anything behind
 		receive(t, "end of Run", w.ended)
 	})
 	return w

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	dialTimeout  = 10 * time.Second
+	dialTimeout  = 10 * time.Second // unless the connection string says otherwise
 	writeTimeout = 10 * time.Second
 	// userTimeout bounds how long sent data may stay unacknowledged by the peer's
 	// kernel, so that a dead network path is noticed without waiting for TCP's own
@@ -26,6 +26,7 @@ const (
 // message. Every Write has a deadline, because a peer that is gone would block it.
 type wakeableConn struct {
 	net.Conn
+	address string // as it was dialed
 
 	mu    sync.Mutex // orders deadlines against wake-ups
 	woken bool
@@ -97,10 +98,12 @@ func dial(ctx context.Context, config *pgconn.Config, onNotice pgconn.NoticeHand
 		if err != nil {
 			return nil, err
 		}
-		raw = &wakeableConn{Conn: c}
+		raw = &wakeableConn{Conn: c, address: addr}
 		return raw, nil
 	}
-	config.ConnectTimeout = dialTimeout
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = dialTimeout
+	}
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, nil, err

@@ -53,7 +53,7 @@ func TestWakeBeforeAReadIsKept(t *testing.T) {
 	})
 }
 
-func TestInterruptedReadLosesNoData(t *testing.T) {
+func TestP54InterruptedReadLosesNoData(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, server := piped(t)
 		go func() { _, _ = server.Write([]byte("x")) }()
@@ -70,7 +70,7 @@ func TestInterruptedReadLosesNoData(t *testing.T) {
 	})
 }
 
-func TestWriteToAPeerThatIsGoneEnds(t *testing.T) {
+func TestP54WriteToAPeerThatIsGoneEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := piped(t) // nobody reads
 		began := time.Now()

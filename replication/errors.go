@@ -17,6 +17,9 @@ var (
 	// that cannot be given; holding on would keep it from ending (it waits without
 	// limit).
 	errServerStopping = errors.New("the server is shutting down")
+	// errStandby: the server is in recovery. It may be promoted any moment, and in a
+	// list of hosts it is the next one's turn.
+	errStandby = errors.New("the server is a standby; waiting for its promotion (give the primary's address, or all hosts of the cluster)")
 	// errSilent: nothing was received for so long that the connection must be dead.
 	errSilent = errors.New("the server is silent")
 )
@@ -48,7 +51,7 @@ func Retryable(err error) bool {
 		"28P01", // password
 		"3D000", // no such database
 		"42602", // slot name
-		"42704", // publication missing in mid-stream
+		undefinedObject,
 		"22023", // option unknown
 		"0A000", // protocol version
 		"XX000": // poison record, unknown plugin option
@@ -67,7 +70,8 @@ func (e *OrderError) Unwrap() error { return e.Err }
 // explain adds to an error of the server what an operator can do about it.
 func explain(err error, user string) error {
 	var pg *pgconn.PgError
-	if !errors.As(err, &pg) {
+	var slot *SlotError
+	if !errors.As(err, &pg) || errors.As(err, &slot) { // the latter says it better
 		return err
 	}
 	var fix string
@@ -86,14 +90,22 @@ func explain(err error, user string) error {
 		fix = "if wal_level is meant: alter system set wal_level = logical, and restart PostgreSQL"
 	case "55006":
 		fix = "another process reads this slot; waiting for it to end"
-	case "42704":
-		fix = "the publication did not exist at this point of the WAL, and creating it now does not help; see docs/operations.md, publication missing"
 	case "XX000":
 		fix = "if the text speaks of an invalid memory alloc request: a record of 1 GB blocks the slot, see docs/operations.md, poisoned slot"
 	default:
 		return err
 	}
 	return fmt.Errorf("%w; %s", err, fix)
+}
+
+// undefinedObject is the SQLSTATE of a slot that is missing when streaming starts,
+// and of a publication that is missing when a row is decoded.
+const undefinedObject = "42704"
+
+// hasCode tells whether the server refused with this SQLSTATE.
+func hasCode(err error, code string) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == code
 }
 
 func quoteLiteral(s string) string {

@@ -41,7 +41,9 @@ func TestRetryable(t *testing.T) {
 		{pg("0A000"), false},
 		{pg("XX000"), false},
 		{&SlotError{Slot: "s"}, false},
-		{&SlotError{Slot: "s", Lost: true}, false},
+		{&SlotError{Slot: "s", Cause: Gone}, false},
+		{&HeldError{Slot: "s", PID: "7"}, true},
+		{errStandby, true},
 		{&OrderError{errors.New("back")}, false},
 		{&decoder.FrameError{Reason: "short"}, false},
 	} {
@@ -62,7 +64,6 @@ func TestServerErrorsSayWhatToDo(t *testing.T) {
 		"53300": "max_wal_senders",
 		"55000": "wal_level = logical",
 		"55006": "another process reads this slot",
-		"42704": "publication",
 		"XX000": "poisoned slot",
 	} {
 		cause := &pgconn.PgError{Code: code, Message: "as the server says"}
@@ -93,7 +94,7 @@ func TestErrorsOfTheSinkAndOfPositionsCanBeAskedFor(t *testing.T) {
 	}
 }
 
-func TestNamesAreQuoted(t *testing.T) {
+func TestH10NamesAreQuoted(t *testing.T) {
 	for in, want := range map[string]string{"p": `'"p"'`, `a"b'c`: `'"a""b''c"'`} {
 		if got := quoteLiteral(quoteIdent(in)); got != want {
 			t.Errorf("%s: %s, want %s", in, got, want)

@@ -11,7 +11,7 @@ import (
 
 // A server that is shutting down asks again as soon as it has an answer, for as
 // long as something is not confirmed.
-func TestServerThatShutsDownIsLetGo(t *testing.T) {
+func TestP16AndP18ServerThatShutsDownIsLetGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 0x100, time.Minute, newSink())
 		r.frames(lone(0x200)) // never confirmed

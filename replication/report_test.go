@@ -17,7 +17,7 @@ func pass(d time.Duration) {
 	synctest.Wait()
 }
 
-func TestIdleStreamAsksEverySecondAndFollowsTheServer(t *testing.T) {
+func TestP12IdleStreamAsksEverySecondAndFollowsTheServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 0x100, time.Minute, confirmAll())
 		end := pglogrepl.LSN(0x100)
@@ -56,7 +56,7 @@ func TestBusyStreamDoesNotAsk(t *testing.T) {
 	})
 }
 
-func TestReportsComeInTime(t *testing.T) {
+func TestP13AndP30ReportsComeInTime(t *testing.T) {
 	for _, c := range []struct {
 		timeout, every time.Duration
 	}{
@@ -124,7 +124,7 @@ func TestConfirmationsAreReportedTogether(t *testing.T) {
 	})
 }
 
-func TestConfirmationIsReportedSoon(t *testing.T) {
+func TestP13ConfirmationIsReportedSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := newSink()
 		r := newRig(t, 0x100, time.Minute, sink)
@@ -145,7 +145,7 @@ func TestConfirmationIsReportedSoon(t *testing.T) {
 	})
 }
 
-func TestKeepaliveIsReportedOnlyBehindFinishedUnits(t *testing.T) {
+func TestP14KeepaliveIsReportedOnlyBehindFinishedUnits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := newSink()
 		r := newRig(t, 0x100, time.Minute, sink)
@@ -215,7 +215,7 @@ func TestRequestedReplyIsGiven(t *testing.T) {
 }
 
 // While the sink blocks, nothing is received: that is our choice, not silence.
-func TestBlockedSinkKeepsReportingAndLosesNothing(t *testing.T) {
+func TestP29BlockedSinkKeepsReportingAndLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := confirmAll()
 		sink.gate = make(chan struct{})
@@ -250,7 +250,7 @@ func TestBlockedSinkKeepsReportingAndLosesNothing(t *testing.T) {
 	})
 }
 
-func TestWrongPositionEndsTheStreamUnreported(t *testing.T) {
+func TestP09WrongPositionEndsTheStreamUnreported(t *testing.T) {
 	for name, spoil := range map[string]func(*stream){
 		"zero":             func(s *stream) { s.tracker.flushed = 0 },
 		"beyond received":  func(s *stream) { s.tracker.flushed = 0x101 },

@@ -27,6 +27,11 @@ type Config struct {
 	InboxMessages, InboxBytes int
 	// ShutdownTimeout bounds the time between the end of Run's ctx and its return.
 	ShutdownTimeout time.Duration
+	// Started, if set, is called for each stream that has started, before anything of it
+	// is delivered. Its error ends the stream. ctx ends when Run's does.
+	Started func(ctx context.Context, at Start) (Begun, error)
+
+	startTimeout time.Duration // another one than startTimeout, for tests
 }
 
 // memory is what one process remembers over its streams: up to where everything
@@ -48,7 +53,7 @@ func (m *memory) skipTo(s server, log *slog.Logger) pglogrepl.LSN {
 		// Only a server that lost WAL it had reported as durable does this.
 		log.Error("server's WAL ends before a position that was confirmed; it has lost WAL (fsync off, or restored)",
 			slog.String("lsn", m.flushed.String()), slog.String("wal_end", s.walEnd.String()))
-		*m = memory{}
+		m.flushed = 0
 		return 0
 	}
 	return m.flushed
@@ -62,7 +67,8 @@ type Session struct {
 	metrics *metrics.Replication
 	memory  memory
 	current atomic.Pointer[stream]
-	ticked  atomic.Int64 // when Run was last seen at work, Unix nanoseconds
+	born    time.Time
+	ticked  atomic.Int64 // when Run was last seen at work, nanoseconds since born
 
 	mu      sync.Mutex // guards all below
 	state   Status
@@ -87,7 +93,7 @@ func NewSession(cfg Config, log *slog.Logger, m *metrics.Replication) (*Session,
 			Fix: "use lower case letters, digits and underscores, at most 63",
 		}
 	}
-	s := &Session{cfg: cfg, log: log, metrics: m, waiters: make(map[chan struct{}]pglogrepl.LSN)}
+	s := &Session{cfg: cfg, log: log, metrics: m, born: time.Now(), waiters: make(map[chan struct{}]pglogrepl.LSN)}
 	m.LagSeconds.SetFunc(func() float64 { return s.Lag().Seconds() })
 	m.Inbox.LimitBytes.Set(float64(cfg.InboxBytes))
 	s.enter(metrics.StateConnecting, nil)
@@ -97,11 +103,11 @@ func NewSession(cfg Config, log *slog.Logger, m *metrics.Replication) (*Session,
 
 // tick notes that Run is at work. A stream does so with each look at its timers,
 // every ten seconds at least.
-func (s *Session) tick() { s.ticked.Store(time.Now().UnixNano()) }
+func (s *Session) tick() { s.ticked.Store(int64(time.Since(s.born))) }
 
 // Stuck returns for how long Run has shown no sign of work. Half a minute is more
 // than any step may take.
-func (s *Session) Stuck() time.Duration { return time.Since(time.Unix(0, s.ticked.Load())) }
+func (s *Session) Stuck() time.Duration { return time.Since(s.born) - time.Duration(s.ticked.Load()) }
 
 // Run streams into to until ctx ends; it then delivers what is begun, within
 // ShutdownTimeout, and returns nil. It returns an error only if trying again cannot
@@ -114,21 +120,29 @@ func (s *Session) Run(ctx context.Context, to Sink) error {
 	}()
 	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(s.cfg.ShutdownTimeout, cancel) })()
+	defer context.AfterFunc(ctx, func() {
+		if errors.Is(context.Cause(ctx), ErrAbandon) {
+			cancel()
+			return
+		}
+		time.AfterFunc(s.cfg.ShutdownTimeout, cancel)
+	})()
 
 	failed := backoff.New(100*time.Millisecond, 2*time.Second)
 	var repeats backoff.Repeats
-	busy := backoff.New(300*time.Millisecond, 700*time.Millisecond)
+	busy := backoff.New(standbyPauseMin, standbyPauseMax)
 	for {
 		s.tick()
 		began := time.Now()
 		err := s.stream(hard, ctx, to)
 		if ctx.Err() != nil {
-			s.goodbye(err)
+			if !errors.Is(context.Cause(ctx), ErrAbandon) {
+				s.goodbye(err)
+			}
 			return nil
 		}
 		var slot *SlotError
-		if errors.As(err, &slot) && slot.Lost {
+		if errors.As(err, &slot) && slot.Cause.Lost() {
 			s.enter(metrics.StateSlotLost, err)
 		}
 		err = explain(err, s.cfg.Postgres.User)
@@ -141,10 +155,7 @@ func (s *Session) Run(ctx context.Context, to Sink) error {
 		wait := failed
 		if slotBusy(err) {
 			wait = busy
-			if s.Status().State != metrics.StateStandby { // once, not twice a second
-				s.log.Info("waiting for the slot", slog.Any("error", err))
-			}
-			s.enter(metrics.StateStandby, err)
+			s.standBy(err)
 		} else {
 			s.enter(metrics.StateConnecting, err)
 			if repeats.Worth(err.Error(), time.Now()) {
@@ -159,12 +170,11 @@ func (s *Session) Run(ctx context.Context, to Sink) error {
 
 // stream runs one stream to its end and remembers what it has confirmed.
 func (s *Session) stream(hard, stop context.Context, to Sink) error {
-	st, err := open(stop, s.cfg, &s.memory, hooks{ticked: s.tick, reported: s.confirmed}, s.log, s.metrics)
+	st, err := open(stop, s.cfg, &s.memory, hooks{ticked: s.tick, waiting: s.standBy, reported: s.confirmed}, s.log, s.metrics)
 	switch {
 	case err == nil:
 		s.metrics.Connects.OK.Inc()
-	case slotBusy(err):
-		s.metrics.Connects.SlotBusy.Inc()
+	case slotBusy(err): // counted by standBy
 		return err
 	default:
 		s.metrics.Connects.Error.Inc()
@@ -174,8 +184,12 @@ func (s *Session) stream(hard, stop context.Context, to Sink) error {
 	s.metrics.Leader.Set(1)
 	s.current.Store(st)
 
-	err = st.run(hard, stop, to)
+	ended, err := s.started(stop, st)
+	if err == nil {
+		err = st.run(hard, stop, to)
+	}
 	s.metrics.Leader.Set(0)
+	ended()
 	if stop.Err() == nil {
 		// The server will send again what is not confirmed, so the Sink must be empty
 		// before the next stream: what it can still confirm counts, the rest is dropped.
@@ -188,6 +202,16 @@ func (s *Session) stream(hard, stop context.Context, to Sink) error {
 		s.memory = memory{identity: st.server.identity, flushed: flushed}
 	}
 	return err
+}
+
+// standBy notes that another process reads the slot.
+func (s *Session) standBy(err error) {
+	s.tick()
+	if s.Status().State != metrics.StateStandby { // once, not several times a second
+		s.metrics.Connects.SlotBusy.Inc()
+		s.log.Info("waiting for the slot", slog.Any("error", err))
+	}
+	s.enter(metrics.StateStandby, err)
 }
 
 // drainTimeout bounds the wait for confirms after a stream has failed.
@@ -271,6 +295,15 @@ func (s *Session) PID() uint32 {
 	return 0
 }
 
+// Address returns where the server of the current stream was reached, empty if there
+// is no stream. With several hosts it says which of them is in use.
+func (s *Session) Address() string {
+	if st := s.current.Load(); st != nil {
+		return st.raw.address
+	}
+	return ""
+}
+
 // Lag returns the age of the oldest unconfirmed commit, 0 if there is none.
 func (s *Session) Lag() time.Duration {
 	if st := s.current.Load(); st != nil {
@@ -282,7 +315,4 @@ func (s *Session) Lag() time.Duration {
 }
 
 // slotBusy tells whether another process reads the slot.
-func slotBusy(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "55006"
-}
+func slotBusy(err error) bool { return hasCode(err, "55006") }

@@ -13,7 +13,7 @@ import (
 	"github.com/pgamqp/pgamqp/metrics"
 )
 
-func TestSessionWaitsForASlotInUse(t *testing.T) {
+func TestP26AndO01SessionWaitsForASlotInUse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.change(func(w *world) {
@@ -40,7 +40,79 @@ func TestSessionWaitsForASlotInUse(t *testing.T) {
 	}
 }
 
-func TestServerThatIsAwayIsTriedAgain(t *testing.T) {
+// A waiting daemon keeps its connection and asks for the slot's row, so that the server's
+// log does not fill with refused starts.
+func TestP26StandbyWaitsOnOneConnectionAndTakesOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.change(func(w *world) { w.slot.holder = 4711 })
+	r := w.run(w.config(), confirmAll())
+	r.awaitState(metrics.StateStandby)
+	var held *HeldError
+	if err := r.Status().Err; !errors.As(err, &held) || held.PID != "4711" {
+		t.Errorf("stands by because of %v", err)
+	}
+	asked := func() (looks int) {
+		for _, e := range w.Pending() {
+			if q, ok := e.(*fakewal.Query); ok && q.Conn.ID == 1 && strings.Contains(q.SQL, "pg_replication_slots") {
+				looks++
+			}
+		}
+		return looks
+	}
+	r.until("it looks again and again", func() bool { return asked() > 3 })
+	w.change(func(w *world) { w.slot.holder = nil })
+	if st := w.stream(); st.Conn.ID != 1 {
+		t.Errorf("streams on connection %d", st.Conn.ID)
+	}
+	r.awaitState(metrics.StateStreaming)
+	if n := r.counted("pgamqp_postgres_connects_total", "slot_busy"); n != 1 {
+		t.Errorf("%v busy slots counted", n)
+	}
+}
+
+func TestP26StandbyLearnsThatTheSlotIsLostOrGone(t *testing.T) {
+	t.Parallel()
+	for cause, change := range map[Cause]func(*world){
+		Invalidated: func(w *world) { w.slot.walStatus = "lost" },
+		Gone:        func(w *world) { w.slot.kind = "" },
+	} {
+		w := newWorld(t)
+		w.change(func(w *world) { w.slot.holder = 4711 })
+		r := w.run(w.config(), confirmAll())
+		r.awaitState(metrics.StateStandby)
+		w.change(change)
+		r.wantSlotError(cause, start.String())
+	}
+}
+
+func TestStandbyStopsAtOnceWhenAsked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.change(func(w *world) { w.slot.holder = 4711 })
+	r := w.run(w.config(), confirmAll())
+	r.awaitState(metrics.StateStandby)
+	r.stop()
+	if err := r.end(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestP47ServerInRecoveryIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.change(func(w *world) { w.slot.recovery = "true" })
+	r := w.run(w.config(), confirmAll())
+	r.until("it knows", func() bool { return errors.Is(r.Status().Err, errStandby) })
+	w.change(func(w *world) { w.slot.recovery = "false" })
+	w.stream()
+	r.awaitState(metrics.StateStreaming)
+	if a := r.Address(); !strings.HasPrefix(a, "127.0.0.1:") {
+		t.Errorf("streams from %q", a)
+	}
+}
+
+func TestP55ServerThatIsAwayIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Admit(fakewal.Refuse)
@@ -101,7 +173,7 @@ func TestWaitConfirmedReturnsOnceThePositionIsReported(t *testing.T) {
 	}
 }
 
-func TestSessionAtWorkIsNotStuck(t *testing.T) {
+func TestO04SessionAtWorkIsNotStuck(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.run(w.config(), confirmAll())
@@ -162,7 +234,7 @@ func reconnected(t *testing.T, change func(*world)) (r *running, sink *fakeSink,
 	return r, sink, l, st
 }
 
-func TestConfirmedUnitsThatComeAgainAreDropped(t *testing.T) {
+func TestP33ConfirmedUnitsThatComeAgainAreDropped(t *testing.T) {
 	t.Parallel()
 	r, sink, l, st := reconnected(t, func(*world) {})
 	if got := string(sink.next(t).Content); got != "new" {
@@ -234,12 +306,9 @@ func TestDroppedUnitsAreReportedAgain(t *testing.T) {
 	sink.nothing(t)
 }
 
-func TestUnitsOfAnotherHistoryAreNotDropped(t *testing.T) {
+func TestP08AndP50UnitsOfAnotherHistoryAreNotDropped(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*world){
-		"another system": func(w *world) {
-			w.SetSystem(fakewal.System{ID: "72", Timeline: 1, Position: 0x2000000})
-		},
 		"another timeline": func(w *world) {
 			w.SetSystem(system(2))
 			w.answers["TIMELINE_HISTORY"] = &fakewal.Answer{Columns: []string{"filename", "content"}, Rows: [][]any{{"2", "1\t0/1500001\tno\n"}}}

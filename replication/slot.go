@@ -17,20 +17,6 @@ import (
 // START_REPLICATION, so nothing else may ever get there.
 var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
-// SlotError says that the slot or what belongs to it is not as it must be.
-// Trying again does not help; Fix says what does.
-type SlotError struct {
-	Slot    string
-	Problem string
-	Fix     string
-	// Lost says that messages behind the slot's position can no longer be had.
-	Lost bool
-}
-
-func (e *SlotError) Error() string {
-	return fmt.Sprintf("slot %q %s; %s", e.Slot, e.Problem, e.Fix)
-}
-
 // identity is what must stay the same for positions to keep their meaning.
 type identity struct {
 	systemID string
@@ -45,11 +31,12 @@ type server struct {
 	walEnd    pglogrepl.LSN // end of the WAL when asked
 	confirmed pglogrepl.LSN // confirmed_flush_lsn of the slot
 	timeout   time.Duration // wal_sender_timeout, 0 if switched off
+	holder    string        // process id of who reads the slot now, empty if nobody does
 }
 
 // inspect identifies the server and checks slot and publication over a
 // replication connection that does not stream yet.
-func inspect(ctx context.Context, conn *pgconn.PgConn, slot, publication string) (server, error) {
+func inspect(ctx context.Context, conn *pgconn.PgConn, slot, publication string, remembered *memory) (server, error) {
 	var s server
 	id, err := pglogrepl.IdentifySystem(ctx, conn)
 	if err != nil {
@@ -57,6 +44,9 @@ func inspect(ctx context.Context, conn *pgconn.PgConn, slot, publication string)
 	}
 	s.identity = identity{systemID: id.SystemID, timeline: id.Timeline, slot: slot}
 	s.walEnd = id.XLogPos
+	if err := remembered.recognize(s); err != nil {
+		return s, err
+	}
 	s.source = decoder.Source{SystemID: id.SystemID, Timeline: id.Timeline}
 	if id.Timeline > 1 {
 		history, err := pglogrepl.TimelineHistory(ctx, conn, id.Timeline)
@@ -67,7 +57,7 @@ func inspect(ctx context.Context, conn *pgconn.PgConn, slot, publication string)
 			return s, err
 		}
 	}
-	if err := s.readSlot(ctx, conn, slot); err != nil {
+	if err := s.readSlot(ctx, conn, slot, remembered); err != nil {
 		return s, err
 	}
 	return s, checkPublication(ctx, conn, slot, publication)
@@ -76,26 +66,28 @@ func inspect(ctx context.Context, conn *pgconn.PgConn, slot, publication string)
 // readSlot reads the slot's row and refuses a slot that cannot be streamed, or
 // must not be. The texts of START_REPLICATION's own errors differ by version and
 // mislead (a physical slot is said to be invalidated), so nothing is left to them.
-func (s *server) readSlot(ctx context.Context, conn *pgconn.PgConn, slot string) error {
+func (s *server) readSlot(ctx context.Context, conn *pgconn.PgConn, slot string, remembered *memory) error {
 	rows, err := query(ctx, conn, `
 		select s.slot_type, coalesce(s.plugin, ''), coalesce(s.database, ''), s.two_phase::text, s.temporary::text,
 		       coalesce(s.wal_status, ''), coalesce(s.confirmed_flush_lsn::text, ''),
 		       pg_catalog.current_database(), pg_catalog.pg_is_in_recovery()::text,
-		       (select setting from pg_catalog.pg_settings where name = 'wal_sender_timeout')
+		       (select setting from pg_catalog.pg_settings where name = 'wal_sender_timeout'), s.active_pid::text
 		from (select) as here left join pg_catalog.pg_replication_slots s on s.slot_name = '`+slot+`'`)
 	if err != nil {
 		return fmt.Errorf("read slot %q: %w", slot, err)
 	}
-	if len(rows) != 1 || len(rows[0]) != 10 {
+	if len(rows) != 1 || len(rows[0]) != 11 {
 		return fmt.Errorf("read slot %q: unexpected answer", slot)
 	}
 	r := rows[0]
 	slotType, plugin, database, twoPhase, temporary := r[0], r[1], r[2], r[3], r[4]
-	walStatus, confirmed, here := r[5], r[6], r[7]
+	walStatus, confirmed, here, inRecovery := r[5], r[6], r[7], r[8]
 	refuse := func(problem, fix string) error { return &SlotError{Slot: slot, Problem: problem, Fix: fix} }
 	switch {
+	case inRecovery == "true":
+		return errStandby
 	case slotType == "":
-		return refuse("does not exist", "create it with: pgamqp install; what was written since an earlier slot was dropped cannot be had any more")
+		return goneError(*s, slot, remembered)
 	case slotType != "logical":
 		return refuse("is a "+slotType+" slot", "choose another name with --slot")
 	case plugin != "pgoutput":
@@ -107,10 +99,7 @@ func (s *server) readSlot(ctx context.Context, conn *pgconn.PgConn, slot string)
 	case temporary == "true":
 		return refuse("is temporary", "choose another name with --slot")
 	case walStatus == "lost":
-		return &SlotError{
-			Slot: slot, Lost: true, Problem: "was invalidated; messages after " + confirmed + " are lost",
-			Fix: "drop it with: select pg_drop_replication_slot('" + slot + "'); then run: pgamqp install",
-		}
+		return lostError(*s, slot, confirmed)
 	}
 	if s.confirmed, err = pglogrepl.ParseLSN(confirmed); err != nil || s.confirmed == 0 {
 		return fmt.Errorf("read slot %q: confirmed position %q", slot, confirmed)
@@ -120,6 +109,7 @@ func (s *server) readSlot(ctx context.Context, conn *pgconn.PgConn, slot string)
 		return fmt.Errorf("read wal_sender_timeout: %w", err)
 	}
 	s.timeout = time.Duration(ms) * time.Millisecond
+	s.holder = r[10]
 	return nil
 }
 
@@ -133,7 +123,7 @@ func checkPublication(ctx context.Context, conn *pgconn.PgConn, slot, publicatio
 	}
 	if len(rows) == 0 {
 		return &SlotError{
-			Slot: slot, Problem: fmt.Sprintf("needs publication %q, which does not exist", publication),
+			Slot: slot, Cause: NoPublication, Problem: fmt.Sprintf("needs publication %q, which does not exist", publication),
 			Fix: "create it with: pgamqp install; if rows were written meanwhile the server may refuse with 42704 what lies behind, see docs/operations.md",
 		}
 	}

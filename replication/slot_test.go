@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgamqp/pgamqp/internal/fakewal"
 	"github.com/pgamqp/pgamqp/metrics"
@@ -17,19 +18,19 @@ func TestSlotThatMustNotBeStreamedIsRefused(t *testing.T) {
 		change  func(*world)
 		problem string
 		fix     string
-		lost    bool
+		cause   Cause
 	}{
-		"missing":          {func(w *world) { w.slot.kind = "" }, "does not exist", "pgamqp install", false},
-		"physical":         {func(w *world) { w.slot.kind = "physical" }, "is a physical slot", "--slot", false},
-		"another plugin":   {func(w *world) { w.slot.plugin = "wal2json" }, "uses the plugin wal2json", "pgamqp install", false},
-		"another database": {func(w *world) { w.slot.database = "shop" }, "belongs to database shop, this is fake", "connect to that database", false},
-		"two-phase":        {func(w *world) { w.slot.twoPhase = "true" }, "has two_phase on", "pg_drop_replication_slot('pgamqp')", false},
-		"temporary":        {func(w *world) { w.slot.temporary = "true" }, "is temporary", "--slot", false},
+		"missing":          {func(w *world) { w.slot.kind = "" }, "does not exist; the server's WAL ends at 0/2000000 on timeline 1", "pgamqp install", Gone},
+		"physical":         {func(w *world) { w.slot.kind = "physical" }, "is a physical slot", "--slot", Unfit},
+		"another plugin":   {func(w *world) { w.slot.plugin = "wal2json" }, "uses the plugin wal2json", "pgamqp install", Unfit},
+		"another database": {func(w *world) { w.slot.database = "shop" }, "belongs to database shop, this is fake", "connect to that database", Unfit},
+		"two-phase":        {func(w *world) { w.slot.twoPhase = "true" }, "has two_phase on", "pg_drop_replication_slot('pgamqp')", Unfit},
+		"temporary":        {func(w *world) { w.slot.temporary = "true" }, "is temporary", "--slot", Unfit},
 		"lost": {
 			func(w *world) { w.slot.walStatus = "lost" },
-			"was invalidated; messages after 0/1500000 are lost", "pgamqp install", true,
+			"was invalidated; messages between 0/1500000 and 0/2000000 that are not confirmed are lost", "pgamqp install", Invalidated,
 		},
-		"without its publication": {func(w *world) { w.publication = false }, `needs publication "pub", which does not exist`, "pgamqp install", false},
+		"without its publication": {func(w *world) { w.publication = false }, `needs publication "pub", which does not exist`, "pgamqp install", NoPublication},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -41,7 +42,7 @@ func TestSlotThatMustNotBeStreamedIsRefused(t *testing.T) {
 			if !errors.As(err, &slot) || Retryable(err) {
 				t.Fatalf("ended with %v", err)
 			}
-			if slot.Slot != "pgamqp" || slot.Lost != c.lost || !strings.Contains(slot.Problem, c.problem) || !strings.Contains(slot.Fix, c.fix) {
+			if slot.Slot != "pgamqp" || slot.Cause != c.cause || !strings.Contains(slot.Problem, c.problem) || !strings.Contains(slot.Fix, c.fix) {
 				t.Errorf("got %+v", slot)
 			}
 			for _, e := range w.Pending() {
@@ -54,7 +55,7 @@ func TestSlotThatMustNotBeStreamedIsRefused(t *testing.T) {
 }
 
 // The server ends the stream with a code that usually means: try again.
-func TestSlotThatIsLostWhileStreamingEndsTheSession(t *testing.T) {
+func TestP23SlotThatIsLostWhileStreamingEndsTheSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.run(w.config(), confirmAll())
@@ -62,7 +63,7 @@ func TestSlotThatIsLostWhileStreamingEndsTheSession(t *testing.T) {
 	w.change(func(w *world) { w.slot.walStatus = "lost" })
 	st.Fail(fakewal.Fatal("57P01", "terminating connection due to administrator command"))
 	var slot *SlotError
-	if err := r.end(); !errors.As(err, &slot) || !slot.Lost {
+	if err := r.end(); !errors.As(err, &slot) || slot.Cause != Invalidated {
 		t.Errorf("ended with %v", err)
 	}
 	if s := r.Status(); s.State != metrics.StateSlotLost || !errors.As(s.Err, &slot) {
@@ -70,7 +71,7 @@ func TestSlotThatIsLostWhileStreamingEndsTheSession(t *testing.T) {
 	}
 }
 
-func TestSlotNamesThatPostgreSQLDoesNotAllowAreRefused(t *testing.T) {
+func TestH10SlotNamesThatPostgreSQLDoesNotAllowAreRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, name := range []string{"", "Slot", "a-b", "a b", "s;drop", `a"b`, "ä", strings.Repeat("x", 64), "a\nb"} {
@@ -120,6 +121,35 @@ func TestServerThatCannotBeInspectedIsTriedAgain(t *testing.T) {
 	}
 }
 
+// A server that freezes between the login and the stream is left, and seen to be gone.
+func TestServerThatFreezesBeforeTheStreamIsGivenUp(t *testing.T) {
+	t.Parallel()
+	for name, part := range map[string]string{
+		"IDENTIFY_SYSTEM": "IDENTIFY_SYSTEM", "the slot": "pg_replication_slots", "the publication": "pg_publication",
+		"the history": "TIMELINE_HISTORY", "the start": "START_REPLICATION",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.SetSystem(system(2))
+			w.change(func(w *world) {
+				w.answers["TIMELINE_HISTORY"] = &fakewal.Answer{Columns: []string{"filename", "content"}, Rows: [][]any{{"2", "1\t0/100\tno\n"}}}
+				w.freeze = part
+			})
+			cfg := w.config()
+			cfg.startTimeout = 200 * time.Millisecond
+			r := w.run(cfg, confirmAll())
+			if closed := fakewal.Await[*fakewal.Closed](t, w.Server); closed.Conn.ID != 1 {
+				t.Errorf("%v", closed)
+			}
+			r.until("an error that says so", func() bool { return errors.Is(r.Status().Err, errSilent) })
+			w.change(func(w *world) { w.freeze = "" })
+			w.stream()
+			r.awaitState(metrics.StateStreaming)
+		})
+	}
+}
+
 func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
 	t.Parallel()
 	one := func(cells ...any) *fakewal.Answer {
@@ -128,9 +158,9 @@ func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
 	for name, answer := range map[string]*fakewal.Answer{
 		"no row":                 {Columns: []string{"x"}},
 		"too few columns":        one("logical", "pgoutput"),
-		"no position":            one("logical", "pgoutput", "fake", "false", "false", "reserved", nil, "fake", "false", "60000"),
-		"position 0/0":           one("logical", "pgoutput", "fake", "false", "false", "reserved", "0/0", "fake", "false", "60000"),
-		"a timeout like 1minute": one("logical", "pgoutput", "fake", "false", "false", "reserved", "0/1", "fake", "false", "1min"),
+		"no position":            one("logical", "pgoutput", "fake", "false", "false", "reserved", nil, "fake", "false", "60000", nil),
+		"position 0/0":           one("logical", "pgoutput", "fake", "false", "false", "reserved", "0/0", "fake", "false", "60000", nil),
+		"a timeout like 1minute": one("logical", "pgoutput", "fake", "false", "false", "reserved", "0/1", "fake", "false", "1min", nil),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -18,7 +18,7 @@ func goodbye(t *testing.T, w *world, st *fakewal.Stream) []fakewal.Status {
 	return st.Statuses()
 }
 
-func TestStopReportsEverythingBeforeItSaysGoodbye(t *testing.T) {
+func TestP56StopReportsEverythingBeforeItSaysGoodbye(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.run(w.config(), confirmAll())
@@ -98,7 +98,7 @@ func TestStopWaitsForWhatTheBrokerStillConfirms(t *testing.T) {
 	}
 }
 
-func TestStopWithTheBrokerAwayReportsWhatIsConfirmed(t *testing.T) {
+func TestO02StopWithTheBrokerAwayReportsWhatIsConfirmed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	sink := newSink() // Drain gives up at once

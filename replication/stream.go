@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -61,6 +62,7 @@ type stream struct {
 // hooks tell the Session what goes on; they must not block.
 type hooks struct {
 	ticked   func()              // the owner is alive
+	waiting  func(error)         // another process reads the slot
 	reported func(pglogrepl.LSN) // a position was reported
 }
 
@@ -87,26 +89,31 @@ func open(ctx context.Context, cfg Config, remembered *memory, h hooks, log *slo
 	return s, nil
 }
 
+// startTimeout bounds the questions between the login and the stream. With dialTimeout it
+// is less than a session may show no sign of work.
+const startTimeout = 15 * time.Second
+
 func (s *stream) start(ctx context.Context, remembered *memory) error {
-	var err error
-	if s.server, err = inspect(ctx, s.conn, s.cfg.Slot, s.cfg.Publication); err != nil {
+	err := s.inTime(ctx, func(ctx context.Context) (err error) {
+		s.server, err = inspect(ctx, s.conn, s.cfg.Slot, s.cfg.Publication, remembered)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if remembered.identity == (identity{}) {
+		remembered.identity = s.server.identity
+	}
+	if err := s.standBy(ctx, remembered); err != nil { // for as long as it takes
 		return err
 	}
 	s.decoder = decoder.New(s.server.source)
 	s.skipTo = remembered.skipTo(s.server, s.log)
 	s.tracker = NewTracker(s.server.confirmed, s.wake)
-
-	// Starting at 0/0 means at the slot's confirmed position. Any other start could
-	// skip what lies between.
-	err = pglogrepl.StartReplication(ctx, s.conn, s.cfg.Slot, 0, pglogrepl.StartReplicationOptions{
-		Mode: pglogrepl.LogicalReplication,
-		PluginArgs: []string{
-			"proto_version '1'",
-			"publication_names " + quoteLiteral(quoteIdent(s.cfg.Publication)),
-			"messages 'true'",
-		},
-	})
-	if err != nil {
+	if err := s.inTime(ctx, s.startReplication); err != nil {
+		if hasCode(err, undefinedObject) { // dropped since it was looked at
+			return goneError(s.server, s.cfg.Slot, remembered)
+		}
 		return fmt.Errorf("start replication from slot %q: %w", s.cfg.Slot, err)
 	}
 	s.report.begin(s.server.timeout, time.Now())
@@ -116,6 +123,31 @@ func (s *stream) start(ctx context.Context, remembered *memory) error {
 	s.log.Info("streaming", slog.String("slot", s.cfg.Slot), slog.String("lsn", s.server.confirmed.String()),
 		slog.String("system_id", s.server.identity.systemID), slog.Int("timeline", int(s.server.identity.timeline)))
 	return nil
+}
+
+// inTime bounds what is asked between the login and the stream: a server may freeze
+// right after the login.
+func (s *stream) inTime(ctx context.Context, ask func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, cmp.Or(s.cfg.startTimeout, startTimeout))
+	defer cancel()
+	err := ask(limited)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w: %w", errSilent, err)
+	}
+	return err
+}
+
+// startReplication starts at 0/0, which means at the slot's confirmed position. Any
+// other start could skip what lies between.
+func (s *stream) startReplication(ctx context.Context) error {
+	return pglogrepl.StartReplication(ctx, s.conn, s.cfg.Slot, 0, pglogrepl.StartReplicationOptions{
+		Mode: pglogrepl.LogicalReplication,
+		PluginArgs: []string{
+			"proto_version '1'",
+			"publication_names " + quoteLiteral(quoteIdent(s.cfg.Publication)),
+			"messages 'true'",
+		},
+	})
 }
 
 // run receives until stop ends, then finishes the open transaction, delivers and
@@ -208,7 +240,11 @@ func (s *stream) handle(ctx context.Context, message pgproto3.BackendMessage) er
 	case *pgproto3.ErrorResponse:
 		// Also one that is not FATAL: the server has left streaming and would ignore
 		// all we send from now on.
-		return fmt.Errorf("stream from slot %q: %w", s.cfg.Slot, pgconn.ErrorResponseToPgError(m))
+		pg := pgconn.ErrorResponseToPgError(m)
+		if pg.Code == undefinedObject {
+			return stuckError(s.cfg.Slot, s.cfg.Publication, s.report.last, max(s.server.walEnd, s.tracker.Received()), pg)
+		}
+		return fmt.Errorf("stream from slot %q: %w", s.cfg.Slot, pg)
 	default: // CopyDone, CommandComplete, ReadyForQuery
 		return errStreamEnded
 	}

@@ -16,7 +16,7 @@ import (
 
 // With nothing confirmed the slot's own position is reported. Zero would be taken
 // for everything that was received.
-func TestReportIsNeverZero(t *testing.T) {
+func TestP06ReportIsNeverZero(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	sink := newSink()
@@ -34,7 +34,7 @@ func TestReportIsNeverZero(t *testing.T) {
 	}
 }
 
-func TestStreamIsStartedAtTheSlotsPositionWithTheLeastProtocol(t *testing.T) {
+func TestP07AndP40AndP41StreamIsStartedAtTheSlotsPositionWithTheLeastProtocol(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	cfg := w.config()
@@ -174,7 +174,7 @@ func TestBrokenStreamIsStartedAnew(t *testing.T) {
 	}
 }
 
-func TestNoticesDoNotEndTheStream(t *testing.T) {
+func TestP22NoticesDoNotEndTheStream(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	sink := confirmAll()
@@ -213,14 +213,24 @@ func TestErrorThatStaysEndsTheSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	r := w.run(w.config(), confirmAll())
-	w.stream().Fail(&fakewal.Error{Code: "42704", Message: `publication "pub" does not exist`})
-	if err := r.end(); err == nil || !strings.Contains(err.Error(), "creating it now does not help") {
+	w.stream().Fail(&fakewal.Error{Code: "XX000", Message: "invalid memory alloc request size 1073741824"})
+	if err := r.end(); err == nil || !strings.Contains(err.Error(), "poisoned slot") {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestH04PoisonedSlotEndsTheSessionWithAWayOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.run(w.config(), confirmAll())
+	w.stream().Fail(&fakewal.Error{Code: "XX000", Message: "invalid memory alloc request size 1073741824"})
+	if err := r.end(); err == nil || Retryable(err) || !strings.Contains(err.Error(), "docs/operations.md, poisoned slot") {
 		t.Errorf("ended with %v", err)
 	}
 }
 
 // PostgreSQL 14 sends every transaction, also those that have nothing for us.
-func TestEmptyTransactionsAreConfirmed(t *testing.T) {
+func TestP54aEmptyTransactionsAreConfirmed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	sink := newSink()
@@ -238,7 +248,7 @@ func TestEmptyTransactionsAreConfirmed(t *testing.T) {
 
 // Units that touch each other, confirmed in all orders: what is reported is always
 // the end of a unit, never one more, never one that leaves something behind.
-func TestReportsAreExactEndsInWhateverOrderMessagesAreConfirmed(t *testing.T) {
+func TestP04ReportsAreExactEndsInWhateverOrderMessagesAreConfirmed(t *testing.T) {
 	t.Parallel()
 	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
 		t.Run(fmt.Sprint(order), func(t *testing.T) {

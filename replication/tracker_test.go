@@ -251,7 +251,7 @@ func TestFlushedIsTheLongestFinishedPrefix(t *testing.T) {
 	}
 }
 
-func TestTransactionIsNotFinishedBeforeItsCommit(t *testing.T) {
+func TestP03TransactionIsNotFinishedBeforeItsCommit(t *testing.T) {
 	tr := NewTracker(0x50, nil)
 	tx := tr.Open(time.Time{})
 	tx.Add()()
@@ -263,7 +263,7 @@ func TestTransactionIsNotFinishedBeforeItsCommit(t *testing.T) {
 	}
 }
 
-func TestPositionsThatGoBackwardsAreRefused(t *testing.T) {
+func TestP10PositionsThatGoBackwardsAreRefused(t *testing.T) {
 	tr := NewTracker(0x100, nil)
 	if err := tr.Open(time.Time{}).Seal(0x200); err != nil {
 		t.Fatal(err)
@@ -273,6 +273,28 @@ func TestPositionsThatGoBackwardsAreRefused(t *testing.T) {
 	}
 	if got := tr.Flushed(); got != 0x200 {
 		t.Errorf("flushed %s", got)
+	}
+}
+
+// Positions are unsigned and 64 bits wide; as signed numbers these would be negative.
+func TestP44PositionsOfTheUpperHalfAreGreater(t *testing.T) {
+	const low, high, end = 1<<63 - 0x100, 1<<63 + 0x100, ^pglogrepl.LSN(0)
+	tr := NewTracker(low, nil)
+	tx := tr.Open(time.Time{})
+	done := tx.Add()
+	if err := tx.Seal(high); err != nil {
+		t.Fatal(err)
+	}
+	tr.Keepalive(end)
+	if got := tr.Flushed(); got != low {
+		t.Errorf("flushed %s before the confirmation", got)
+	}
+	done()
+	if got := tr.Flushed(); got != end || tr.Received() != end {
+		t.Errorf("flushed %s, received %s, want %s", got, tr.Received(), end)
+	}
+	if err := tr.Open(time.Time{}).Seal(low); err == nil {
+		t.Error("a position of the lower half came behind it")
 	}
 }
 

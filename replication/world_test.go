@@ -19,6 +19,8 @@ import (
 type slotRow struct {
 	kind, plugin, database, twoPhase, temporary string
 	walStatus, confirmed, here, timeout         string
+	recovery                                    string
+	holder                                      any // the process id of who reads it, or nil
 }
 
 // start is the position up to which the slot of a new world is confirmed.
@@ -27,7 +29,7 @@ const start pglogrepl.LSN = 0x1500000
 func goodSlot() slotRow {
 	return slotRow{
 		kind: "logical", plugin: "pgoutput", database: "fake", twoPhase: "false", temporary: "false",
-		walStatus: "reserved", confirmed: start.String(), here: "fake", timeout: "60000",
+		walStatus: "reserved", confirmed: start.String(), here: "fake", timeout: "60000", recovery: "false",
 	}
 }
 
@@ -45,6 +47,7 @@ type world struct {
 	slot        slotRow
 	publication bool
 	answers     map[string]*fakewal.Answer // by a part of the query, before all else
+	freeze      string                     // a part of the query that is never answered
 }
 
 func newWorld(t *testing.T) *world {
@@ -57,6 +60,9 @@ func newWorld(t *testing.T) *world {
 func (w *world) query(q *fakewal.Query) *fakewal.Answer {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.freeze != "" && strings.Contains(q.SQL, w.freeze) {
+		q.Conn.Silence()
+	}
 	for part, answer := range w.answers {
 		if strings.Contains(q.SQL, part) {
 			return answer
@@ -65,9 +71,9 @@ func (w *world) query(q *fakewal.Query) *fakewal.Answer {
 	switch s := w.slot; {
 	case strings.Contains(q.SQL, "pg_replication_slots"):
 		return &fakewal.Answer{
-			Columns: strings.Split("kind plugin database two_phase temporary wal_status confirmed here recovery timeout", " "),
+			Columns: strings.Split("kind plugin database two_phase temporary wal_status confirmed here recovery timeout holder", " "),
 			Rows: [][]any{{
-				s.kind, s.plugin, s.database, s.twoPhase, s.temporary, s.walStatus, s.confirmed, s.here, "false", s.timeout,
+				s.kind, s.plugin, s.database, s.twoPhase, s.temporary, s.walStatus, s.confirmed, s.here, s.recovery, s.timeout, s.holder,
 			}},
 		}
 	case strings.Contains(q.SQL, "pg_publication"):

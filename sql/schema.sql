@@ -35,7 +35,7 @@ comment on table amqp.installation is 'version of schema amqp; which slot and pu
 
 do $$
 declare
-  newest constant integer := 1; -- the same number as in version.sql and sql.go
+  newest constant integer := 2; -- the same number as in version.sql and sql.go
   installed integer := (select i.version from amqp.installation i);
 begin
   if installed > newest then
@@ -45,7 +45,8 @@ begin
 end
 $$;
 
--- A table of pg_amqp is kept with its rows: that is all its users have configured.
+-- A table of pg_amqp is kept with its rows: that is all its users have configured. What
+-- pgamqp adds to its columns follows below.
 create table if not exists amqp.broker (
   broker_id serial not null,
   host text not null,
@@ -53,7 +54,6 @@ create table if not exists amqp.broker (
   vhost text,
   username text,
   password text,
-  tls boolean not null default false,
   primary key (broker_id, host, port)
 );
 do $$
@@ -62,11 +62,24 @@ begin
     raise exception 'amqp.broker exists and is not a table'
       using errcode = '42809', hint = 'Rename it; pgamqp reads its brokers from a table of this name.';
   end if;
-  -- A failing ADD COLUMN IF NOT EXISTS would still take an exclusive lock: look first.
-  if not exists (select from pg_attribute a where a.attrelid = 'amqp.broker'::regclass
-                   and a.attname = 'tls' and not a.attisdropped) then
-    alter table amqp.broker add column tls boolean not null default false;
-  end if;
+end
+$$;
+-- Columns that a new table lacks, one of pg_amqp, or one of an earlier version. A failing ADD COLUMN IF NOT EXISTS
+-- would still take an exclusive lock: look first.
+do $$
+declare
+  added record;
+begin
+  for added in
+    select * from (values
+      ('tls', $c$boolean not null default false$c$),
+      ('on_reject', $c$text not null default 'dead_letter' check (on_reject in ('dead_letter', 'hold', 'drop'))$c$),
+      ('retry_timeout', $c$interval check (retry_timeout >= interval '0')$c$)) c(name, definition)
+     where not exists (select from pg_attribute a where a.attrelid = 'amqp.broker'::regclass
+                         and a.attname = c.name and not a.attisdropped)
+  loop
+    execute format('alter table amqp.broker add column %I %s', added.name, added.definition);
+  end loop;
 end
 $$;
 comment on table amqp.broker is
@@ -74,6 +87,10 @@ comment on table amqp.broker is
 comment on column amqp.broker.vhost is 'NULL is /';
 comment on column amqp.broker.username is 'NULL is guest';
 comment on column amqp.broker.password is 'NULL is guest';
+comment on column amqp.broker.on_reject is
+  'what becomes of a message that the broker will not take: dead_letter stores it, hold tries it until it is taken and keeps all behind it waiting, drop throws it away. If the rows of one broker_id differ, hold counts before dead_letter before drop';
+comment on column amqp.broker.retry_timeout is
+  'how long a message that the broker could not store (nack) is tried again before on_reject applies; NULL is nack_retry_timeout of the daemon. If the rows of one broker_id differ, the longest counts';
 
 create table if not exists amqp.dead_letter (
   id bigint generated always as identity primary key,

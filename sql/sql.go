@@ -13,7 +13,7 @@ import (
 )
 
 // Version is the version of schema amqp that the scripts install.
-const Version = 1
+const Version = 2
 
 // DefaultName is the name of the slot and of the publication unless others are given.
 const DefaultName = "pgamqp"

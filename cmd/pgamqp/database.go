@@ -28,6 +28,7 @@ func withDatabase(ctx context.Context, url config.ConnString, f func(*pgx.Conn) 
 	if c.RuntimeParams["application_name"] == "" {
 		c.RuntimeParams["application_name"] = "pgamqp"
 	}
+	preferPrimary(&c.Config)
 	conn, err := pgx.ConnectConfig(ctx, c)
 	if err != nil {
 		return databaseError(fmt.Errorf("connect to PostgreSQL: %w", err))

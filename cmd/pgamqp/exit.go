@@ -12,16 +12,23 @@ const (
 	exitOK           = 0
 	exitFailure      = 1 // anything that has no code of its own
 	exitUsage        = 2 // the command line or the configuration is wrong
-	exitPrecondition = 3 // the server lacks something that somebody must set up: slot, publication, grant, wal_level
-	exitSlotLost     = 4 // the slot, and with it the place to go on from, is gone
+	exitPrecondition = 3 // the server lacks something that somebody must set up: grant, wal_level, an installation
+	exitSlotLost     = 4 // the slot is invalidated: the WAL behind it is gone
+	exitSlotGone     = 5 // the slot, and with it the place to go on from, is gone
+	exitOtherSystem  = 6 // not the database system that this process has worked with
+	exitPublication  = 7 // the publication is missing, or was when a row was changed
 )
 
 const exitCodeHelp = `Exit codes:
   0  success, or a clean stop after SIGTERM
   1  failure; trying again may help
   2  mistake in the command line or in the configuration
-  3  something is missing on the server: installation, slot, grant, wal_level
-  4  the replication slot is lost: messages may be missing, somebody must decide`
+  3  something is missing on the server: installation, grant, wal_level
+  4  the replication slot is lost: the server has removed the WAL behind it
+  5  the replication slot is gone: dropped, or not on the promoted standby
+  6  another database system answers at the address than before
+  7  the publication is missing, or was when rows were changed
+With 4 to 7 messages may be missing: nothing is made anew, somebody must decide.`
 
 // exitError gives an error the exit code that it leads to.
 type exitError struct {

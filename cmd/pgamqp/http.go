@@ -63,9 +63,9 @@ type httpServer struct {
 	log    *slog.Logger
 }
 
-// newHTTPServer makes the server. live and ready are called from any goroutine, must not block, and return nil or what
-// is wrong, in words for an operator; live only for what a restart of the process can cure.
-func newHTTPServer(reg *prometheus.Registry, live, ready func() error, log *slog.Logger) *httpServer {
+// newHTTPServer makes the server. live and ready are called from any goroutine, must not block, and return what
+// holds in a word, or what is wrong, in words for an operator; live only for what a restart of the process can cure.
+func newHTTPServer(reg *prometheus.Registry, live func() error, ready func() (string, error), log *slog.Logger) *httpServer {
 	errorLog := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{
@@ -74,7 +74,7 @@ func newHTTPServer(reg *prometheus.Registry, live, ready func() error, log *slog
 		MaxRequestsInFlight: 4,
 		EnableOpenMetrics:   true,
 	}))
-	mux.Handle("GET /healthz", healthHandler("alive", live))
+	mux.Handle("GET /healthz", healthHandler("alive", func() (string, error) { return "alive", live() }))
 	mux.Handle("GET /readyz", healthHandler("ready", ready))
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -115,14 +115,15 @@ func (s *httpServer) Run(ctx context.Context, listener net.Listener) error {
 	return nil
 }
 
-// healthHandler answers 200 and what holds, or 503 and what is wrong.
-func healthHandler(state string, check func() error) http.Handler {
+// healthHandler answers 200 and what holds, or 503 and that the wanted state does not, and why.
+func healthHandler(wanted string, check func() (string, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
-		if err := check(); err != nil {
+		state, err := check()
+		if err != nil {
 			w.WriteHeader(http.StatusServiceUnavailable)
-			_, _ = fmt.Fprintf(w, "not %s: %s\n", state, strings.TrimSpace(err.Error()))
+			_, _ = fmt.Fprintf(w, "not %s: %s\n", wanted, strings.TrimSpace(err.Error()))
 			return
 		}
 		_, _ = fmt.Fprintln(w, state)

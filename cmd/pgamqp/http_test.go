@@ -18,7 +18,7 @@ import (
 )
 
 // serveHTTP starts a server on a port of its own and returns its URL; stop waits until Run has ended.
-func serveHTTP(t *testing.T, live, ready func() error) (url string, stop func() error) {
+func serveHTTP(t *testing.T, live func() error, ready func() (string, error)) (url string, stop func() error) {
 	t.Helper()
 	listener, err := listenHTTP(t.Context(), "127.0.0.1:0")
 	if err != nil {
@@ -64,26 +64,26 @@ func get(t *testing.T, url string) (int, string) {
 
 func healthy() error { return nil }
 
-func TestHealthAnswersSayWhatIsWrong(t *testing.T) {
-	var why atomic.Pointer[error]
-	check := func() error {
-		if e := why.Load(); e != nil {
-			return *e
-		}
-		return nil
+func isReady() (string, error) { return "ready", nil }
+
+func TestO04HealthAnswersSayWhatIsWrong(t *testing.T) {
+	type answer struct {
+		state string
+		err   error
 	}
+	var now atomic.Pointer[answer]
+	check := func() (string, error) { return now.Load().state, now.Load().err }
 	url, _ := serveHTTP(t, healthy, check)
 	for _, step := range []struct {
-		err  error
-		code int
-		body string
+		answer answer
+		code   int
+		body   string
 	}{
-		{nil, 200, "ready\n"},
-		{errors.New("broker 1 is blocked\nlag is 70 s"), 503, "not ready: broker 1 is blocked\nlag is 70 s\n"},
+		{answer{state: "ready"}, 200, "ready\n"},
+		{answer{state: "standby"}, 200, "standby\n"},
+		{answer{err: errors.New("broker 1 is blocked\nlag is 70 s")}, 503, "not ready: broker 1 is blocked\nlag is 70 s\n"},
 	} {
-		if step.err != nil {
-			why.Store(&step.err)
-		}
+		now.Store(&step.answer)
 		if code, body := get(t, url+"/readyz"); code != step.code || body != step.body {
 			t.Errorf("/readyz: %d %q, want %d %q", code, body, step.code, step.body)
 		}
@@ -94,7 +94,7 @@ func TestHealthAnswersSayWhatIsWrong(t *testing.T) {
 }
 
 func TestMetricsOfTheProcessAreThereAndWellFormed(t *testing.T) {
-	url, _ := serveHTTP(t, healthy, healthy)
+	url, _ := serveHTTP(t, healthy, isReady)
 	get(t, url+"/metrics") // the second scrape sees the first one's own metrics
 	code, body := get(t, url+"/metrics")
 	if code != 200 {
@@ -113,7 +113,7 @@ func TestMetricsOfTheProcessAreThereAndWellFormed(t *testing.T) {
 }
 
 func TestOtherPathsAndMethodsAreRefused(t *testing.T) {
-	url, _ := serveHTTP(t, healthy, healthy)
+	url, _ := serveHTTP(t, healthy, isReady)
 	if code, body := get(t, url+"/"); code != 200 || !strings.Contains(body, "/metrics") {
 		t.Errorf("/: %d %s", code, body)
 	}
@@ -132,7 +132,7 @@ func TestOtherPathsAndMethodsAreRefused(t *testing.T) {
 
 func TestRequestInHandIsAnsweredBeforeTheStop(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
-	url, stop := serveHTTP(t, func() error { close(entered); <-leave; return nil }, healthy)
+	url, stop := serveHTTP(t, func() error { close(entered); <-leave; return nil }, isReady)
 	answered := make(chan string, 1)
 	go func() {
 		response, err := http.Get(url + "/healthz")
@@ -157,7 +157,7 @@ func TestRequestInHandIsAnsweredBeforeTheStop(t *testing.T) {
 }
 
 func TestStuckClientDoesNotHoldUpTheStop(t *testing.T) {
-	url, stop := serveHTTP(t, healthy, healthy)
+	url, stop := serveHTTP(t, healthy, isReady)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +172,7 @@ func TestStuckClientDoesNotHoldUpTheStop(t *testing.T) {
 }
 
 func TestEveryDeadlineIsSet(t *testing.T) {
-	s := newHTTPServer(newRegistry(), healthy, healthy, slog.New(slog.DiscardHandler)).server
+	s := newHTTPServer(newRegistry(), healthy, isReady, slog.New(slog.DiscardHandler)).server
 	if s.ReadTimeout == 0 || s.ReadHeaderTimeout == 0 || s.WriteTimeout == 0 || s.IdleTimeout == 0 || s.MaxHeaderBytes == 0 {
 		t.Errorf("%+v", s)
 	}

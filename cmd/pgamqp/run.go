@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,6 +17,7 @@ import (
 	"github.com/pgamqp/pgamqp/internal/backoff"
 	"github.com/pgamqp/pgamqp/internal/catalog"
 	"github.com/pgamqp/pgamqp/internal/config"
+	"github.com/pgamqp/pgamqp/internal/isolation"
 	"github.com/pgamqp/pgamqp/metrics"
 	"github.com/pgamqp/pgamqp/publisher"
 	"github.com/pgamqp/pgamqp/replication"
@@ -55,6 +57,14 @@ func runDaemon(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		group.Go(func() error { return d.watchSlot(background) })
 		group.Go(func() error { return d.watchShutdown(background) })
 		group.Go(func() error { return d.sendHeartbeats(background) })
+		group.Go(func() error {
+			select {
+			case err := <-d.isolation.Failed():
+				return err
+			case <-background.Done():
+				return nil
+			}
+		})
 		err = d.session.Run(ctx, d.publisher)
 	}
 	end()
@@ -65,16 +75,28 @@ func runDaemon(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 func withExitCode(err error) error {
 	var slot *replication.SlotError
 	if errors.As(err, &slot) {
-		if slot.Lost {
-			return exitWith(exitSlotLost, err)
-		}
-		return exitWith(exitPrecondition, err)
+		return exitWith(slotExitCode(slot.Cause), err)
 	}
 	// The session ends by itself only for what trying again does not cure.
 	if _, refused := errors.AsType[*pgconn.PgError](err); refused {
 		return exitWith(exitPrecondition, err)
 	}
 	return err
+}
+
+func slotExitCode(cause replication.Cause) int {
+	switch cause {
+	case replication.Invalidated:
+		return exitSlotLost
+	case replication.Gone:
+		return exitSlotGone
+	case replication.OtherSystem:
+		return exitOtherSystem
+	case replication.NoPublication:
+		return exitPublication
+	default:
+		return exitPrecondition
+	}
 }
 
 // daemon is the parts of a running daemon.
@@ -85,8 +107,14 @@ type daemon struct {
 	pool      *pgxpool.Pool
 	slot      *metrics.Slot
 	received  *metrics.Replication
+	brokers   *metrics.Publisher
 	publisher *publisher.Publisher
 	session   *replication.Session
+	isolation *isolation.Coordinator
+
+	mu      sync.Mutex           // guards all below, and the publisher of each own stream
+	own     map[int32]*ownStream // of detached brokers
+	history string               // that the main stream lies in
 }
 
 // The inbox only has to bridge the time in which the publisher takes a batch; the
@@ -97,14 +125,16 @@ const (
 )
 
 func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *prometheus.Registry) (*daemon, error) {
-	pool, err := newPool(ctx, cfg)
-	if err != nil {
-		return nil, exitWith(exitUsage, err)
-	}
 	d := &daemon{
-		cfg: cfg, log: log, registry: reg, pool: pool,
+		cfg: cfg, log: log, registry: reg,
 		slot:     metrics.NewSlot(reg, cfg.Slot),
 		received: metrics.NewReplication(reg, cfg.Slot),
+		brokers:  metrics.NewPublisher(reg),
+		own:      make(map[int32]*ownStream),
+	}
+	var err error
+	if d.pool, err = newPool(ctx, cfg, d.streamingFrom); err != nil {
+		return nil, exitWith(exitUsage, err)
 	}
 	d.publisher = publisher.New(publisher.Config{
 		WindowMessages: cfg.WindowMessages,
@@ -114,30 +144,40 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 		ConnectionName: "pgamqp " + cfg.Slot,
 		Brokers:        d.readBrokers,
 		DeadLetter:     d.storeDeadLetter,
-	}, log, publisher.Metrics{
-		Brokers:  metrics.NewPublisher(reg),
-		Received: d.received.Received,
-		Skipped:  d.received.Skipped,
-	})
-	d.session, err = replication.NewSession(replication.Config{
-		Postgres:        &pool.Config().ConnConfig.Config,
-		Slot:            cfg.Slot,
-		Publication:     cfg.Publication,
-		InboxMessages:   inboxMessages,
-		InboxBytes:      inboxBytes,
-		ShutdownTimeout: cfg.ShutdownTimeout,
-	}, log, d.received)
+	}, log, publisher.Metrics{Brokers: d.brokers, Received: d.received.Received, Skipped: d.received.Skipped})
+	config := d.sessionConfig()
+	config.Started = d.begin
+	d.session, err = replication.NewSession(config, log, d.received)
 	if err != nil {
-		pool.Close()
+		d.pool.Close()
 		return nil, withExitCode(err)
 	}
+	d.isolation = isolation.New(isolation.Config{
+		Main: mainStream{d.publisher, d.session}, Lane: d.ownStream, Abandoned: replication.ErrAbandon,
+		After: cfg.DetachAfter, Changed: d.changed,
+	}, log)
 	return d, nil
 }
+
+// sessionConfig is what all streams of the daemon have in common, with the main slot.
+func (d *daemon) sessionConfig() replication.Config {
+	return replication.Config{
+		Postgres:        &d.pool.Config().ConnConfig.Config,
+		Slot:            d.cfg.Slot,
+		Publication:     d.cfg.Publication,
+		InboxMessages:   inboxMessages,
+		InboxBytes:      inboxBytes,
+		ShutdownTimeout: d.cfg.ShutdownTimeout,
+	}
+}
+
+// streamingFrom returns the address of the server that is streamed from, empty if none is.
+func (d *daemon) streamingFrom() string { return d.session.Address() }
 
 // newPool makes the pool for dead letters, which can come in thousands, and keeps
 // the settings of all other connections. Idle ones are closed after two seconds:
 // PostgreSQL's smart shutdown waits for every session that is open, for ever.
-func newPool(ctx context.Context, cfg config.Config) (*pgxpool.Pool, error) {
+func newPool(ctx context.Context, cfg config.Config, streamingFrom func() string) (*pgxpool.Pool, error) {
 	c, err := pgxpool.ParseConfig(string(cfg.DatabaseURL))
 	if err != nil {
 		return nil, fmt.Errorf("read database URL: %w", err)
@@ -146,11 +186,16 @@ func newPool(ctx context.Context, cfg config.Config) (*pgxpool.Pool, error) {
 	c.MinConns = 0
 	c.MaxConnIdleTime = 2 * time.Second
 	c.HealthCheckPeriod = time.Second
-	c.ConnConfig.ConnectTimeout = 10 * time.Second
+	if c.ConnConfig.ConnectTimeout == 0 {
+		c.ConnConfig.ConnectTimeout = connectTimeout
+	}
 	c.ConnConfig.RuntimeParams["client_encoding"] = "UTF8" // the driver takes all text for UTF-8
 	if c.ConnConfig.RuntimeParams["application_name"] == "" {
 		c.ConnConfig.RuntimeParams["application_name"] = "pgamqp"
 	}
+	preferPrimary(&c.ConnConfig.Config)
+	follow(&c.ConnConfig.Config, streamingFrom)
+	c.PrepareConn = func(_ context.Context, conn *pgx.Conn) (bool, error) { return stillFollows(conn, streamingFrom), nil }
 	return pgxpool.NewWithConfig(ctx, c)
 }
 
@@ -176,6 +221,7 @@ func headers(names []config.PGHeader) publisher.Headers {
 // started together with its database has to.
 func (d *daemon) preflight(ctx context.Context) error {
 	wait := backoff.New(200*time.Millisecond, 5*time.Second)
+	var failures backoff.Repeats
 	for {
 		err := d.check(ctx)
 		_, refused := errors.AsType[*exitError](err)
@@ -187,7 +233,9 @@ func (d *daemon) preflight(ctx context.Context) error {
 		case !replication.Retryable(err):
 			return exitWith(exitPrecondition, err)
 		}
-		d.log.Warn("cannot check the database, trying again", slog.Any("error", err))
+		if failures.Worth(err.Error(), time.Now()) {
+			d.log.Warn("cannot check the database, trying again", slog.Any("error", err))
+		}
 		if wait.Wait(ctx) != nil {
 			return nil
 		}
@@ -197,14 +245,31 @@ func (d *daemon) preflight(ctx context.Context) error {
 func (d *daemon) check(ctx context.Context) error {
 	return d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		err := catalog.Preflight(ctx, conn, catalog.PreflightOptions{Slot: d.cfg.Slot, Publication: d.cfg.Publication})
-		if _, refused := errors.AsType[*catalog.ProblemsError](err); !refused {
+		if problems, refused := errors.AsType[*catalog.ProblemsError](err); refused {
+			return exitWith(problemsExitCode(problems), err)
+		}
+		if err != nil {
 			return err
 		}
-		if status, slotErr := catalog.ReadSlot(ctx, conn, d.cfg.Slot); slotErr == nil && status.Lost() {
-			return exitWith(exitSlotLost, err)
+		warnings, err := catalog.Warnings(ctx, conn)
+		for _, w := range warnings {
+			d.log.Warn("the database is not set up as it should be", slog.String("warning", w))
 		}
-		return exitWith(exitPrecondition, err)
+		return err
 	})
+}
+
+func problemsExitCode(problems *catalog.ProblemsError) int {
+	switch problems.Gravest() {
+	case catalog.SlotLost:
+		return exitSlotLost
+	case catalog.SlotGone:
+		return exitSlotGone
+	case catalog.PublicationMissing:
+		return exitPublication
+	default:
+		return exitPrecondition
+	}
 }
 
 // stuckAfter is how long the session may show no sign of work.
@@ -212,8 +277,14 @@ const stuckAfter = 30 * time.Second
 
 // live tells whether the process works; a restart cures what it complains of.
 func (d *daemon) live() error {
-	if stuck := d.session.Stuck(); stuck > stuckAfter && d.session.Status().State != metrics.StateStopped {
-		return fmt.Errorf("the replication session has shown no sign of work for %s", stuck.Round(time.Second))
+	sessions := []*replication.Session{d.session}
+	for _, s := range d.ownStreams() {
+		sessions = append(sessions, s.session)
+	}
+	for _, s := range sessions {
+		if stuck := s.Stuck(); stuck > stuckAfter && s.Status().State != metrics.StateStopped {
+			return fmt.Errorf("a replication session has shown no sign of work for %s", stuck.Round(time.Second))
+		}
 	}
 	return nil
 }
@@ -221,14 +292,28 @@ func (d *daemon) live() error {
 // notReadyAfter is how long a broker with waiting messages may be unavailable.
 const notReadyAfter = 10 * time.Second
 
-// ready tells whether messages flow.
-func (d *daemon) ready() error {
+// ready tells whether messages flow, or would at once if the daemon that works now
+// ended: a standby that waits for the slot is as it should be.
+func (d *daemon) ready() (string, error) {
 	status := d.session.Status()
-	if status.State != metrics.StateStreaming {
-		return errors.Join(fmt.Errorf("replication is %s for %s", status.State, time.Since(status.Since).Round(time.Second)), status.Err)
+	switch status.State {
+	case metrics.StateStreaming:
+		return "ready", d.flowing()
+	case metrics.StateStandby:
+		return "standby", nil
+	default:
+		return "", errors.Join(fmt.Errorf("replication is %s for %s", status.State, time.Since(status.Since).Round(time.Second)), status.Err)
 	}
+}
+
+// flowing tells which brokers have messages waiting that they do not take.
+func (d *daemon) flowing() error {
 	var errs []error
-	for _, lane := range d.publisher.Status() {
+	lanes := d.publisher.Status()
+	for _, s := range d.ownStreams() {
+		lanes = append(lanes, s.lanes()...)
+	}
+	for _, lane := range lanes {
 		if lane.Held > 0 && !lane.Down.IsZero() && time.Since(lane.Down) > notReadyAfter {
 			errs = append(errs, fmt.Errorf("broker %d takes no messages for %s, %d wait: %w",
 				lane.Broker, time.Since(lane.Down).Round(time.Second), lane.Held, lane.Err))

@@ -10,7 +10,8 @@ const runHelp = `Run the daemon: read messages from the replication slot, publis
 the slot behind what the brokers have confirmed.
 
 The database must have been prepared with "pgamqp install". Several daemons may
-run on one slot: one works, the others wait and take over.
+run on one slot: one works, the others wait and take over. With several hosts in
+the database URL it works with the one that is the primary, also after a failover.
 
 SIGTERM or SIGINT stop it: it reads no more, waits for confirms of what was sent
 up to --shutdown-timeout, reports its position and exits with 0. What was not
@@ -19,7 +20,8 @@ confirmed by then is published after the next start. A second signal kills it.
 The log goes to stderr. The HTTP server answers on
   /metrics  metrics for Prometheus
   /healthz  200 while the process works, for a supervisor that restarts it
-  /readyz   200 while messages flow; otherwise the body says what keeps them
+  /readyz   200 and "ready" while messages flow, or "standby" while another daemon
+            has the slot; otherwise 503, and the body says what is wrong
 
 ` + exitCodeHelp
 

@@ -29,6 +29,9 @@ func (d *daemon) ask(ctx context.Context, f func(context.Context, *pgx.Conn) err
 		var refused *pgconn.PgError
 		if errors.As(err, &refused) && refused.Code == cannotConnectNow {
 			d.session.ServerStopping()
+			for _, s := range d.ownStreams() {
+				s.session.ServerStopping()
+			}
 		}
 		return err
 	}
@@ -49,7 +52,10 @@ func (d *daemon) readBrokers(ctx context.Context, xid uint32) ([]publisher.Broke
 		}
 		rows, err := catalog.Brokers(ctx, conn)
 		for _, row := range rows {
-			b := publisher.Broker{ID: row.ID}
+			b := publisher.Broker{
+				ID:     row.ID,
+				Policy: publisher.Policy{OnReject: publisher.OnReject(row.OnReject), RetryTimeout: row.RetryTimeout},
+			}
 			for _, h := range row.Hosts {
 				b.Hosts = append(b.Hosts, publisher.Host{
 					Host: h.Host, Port: int(h.Port), VHost: h.VHost, Username: h.Username, Password: h.Password, TLS: h.TLS,

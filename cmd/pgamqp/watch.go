@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgamqp/pgamqp/internal/backoff"
 	"github.com/pgamqp/pgamqp/internal/catalog"
 	"github.com/pgamqp/pgamqp/metrics"
 	"github.com/pgamqp/pgamqp/replication"
@@ -20,14 +22,18 @@ const watchEvery = 3 * time.Second
 // watchSlot brings the slot's numbers into the metrics, until ctx ends. It returns
 // an error if the server has made a synchronous standby of the daemon.
 func (d *daemon) watchSlot(ctx context.Context) error {
+	warnings := &slotWarnings{log: d.log}
+	var failures backoff.Repeats
 	for {
-		sync, err := d.lookAtSlot(ctx)
+		sync, err := d.lookAtSlot(ctx, warnings)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
 			d.slot.Clear()
-			d.log.Warn("cannot look at the slot", slog.Any("error", err))
+			if failures.Worth(err.Error(), time.Now()) {
+				d.log.Warn("cannot look at the slot", slog.Any("error", err))
+			}
 		case sync:
 			return &replication.SlotError{
 				Slot: d.cfg.Slot, Problem: "is read by a synchronous standby: every commit would wait for RabbitMQ",
@@ -44,7 +50,7 @@ func (d *daemon) watchSlot(ctx context.Context) error {
 	}
 }
 
-func (d *daemon) lookAtSlot(ctx context.Context) (synchronous bool, err error) {
+func (d *daemon) lookAtSlot(ctx context.Context, warnings *slotWarnings) (synchronous bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, watchEvery)
 	defer cancel()
 	err = d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
@@ -61,18 +67,50 @@ func (d *daemon) lookAtSlot(ctx context.Context) (synchronous bool, err error) {
 				return err
 			}
 		}
-		d.slot.LagBytes.Set(float64(status.ConfirmedLag))
-		d.slot.RetainedBytes.Set(float64(status.Retained))
-		if status.SafeWALSize != nil {
-			d.slot.SafeBytes.Set(float64(*status.SafeWALSize))
-		} else {
-			d.slot.SafeBytes.Clear()
+		show(d.slot, status)
+		for _, own := range d.ownStreams() {
+			status, err := catalog.ReadSlot(ctx, conn, catalog.LaneSlot(d.cfg.Slot, own.broker))
+			if errors.Is(err, catalog.ErrNoSlot) { // it has just joined the others
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			show(own.slot, status)
 		}
-		d.slot.WALStatus.Set(metrics.WALStatus(status.WALStatus))
 		d.slot.DeadLetterMessages.Set(float64(letters))
-		return nil
+		return warn(ctx, conn, warnings, status, d.cfg.Publication)
 	})
 	return synchronous, err
+}
+
+// show brings a slot's numbers into its metrics.
+func show(m *metrics.Slot, s catalog.SlotStatus) {
+	m.LagBytes.Set(float64(s.ConfirmedLag))
+	m.RetainedBytes.Set(float64(s.Retained))
+	if s.SafeWALSize != nil {
+		m.SafeBytes.Set(float64(*s.SafeWALSize))
+	} else {
+		m.SafeBytes.Clear()
+	}
+	m.WALStatus.Set(metrics.WALStatus(s.WALStatus))
+}
+
+// warn asks what only a warning needs, and logs it.
+func warn(ctx context.Context, conn *pgx.Conn, warnings *slotWarnings, status catalog.SlotStatus, publication string) error {
+	var oldest string
+	var err error
+	if slotDanger(status) != "" && heldByTransaction(status) {
+		if oldest, err = catalog.OldestTransaction(ctx, conn); err != nil {
+			return err
+		}
+	}
+	warnings.see(status, oldest, time.Now())
+	present, err := catalog.HasPublication(ctx, conn, publication)
+	if err == nil {
+		warnings.seePublication(publication, present, time.Now())
+	}
+	return err
 }
 
 // sendHeartbeats writes a message every interval while this daemon streams, and

@@ -37,8 +37,11 @@ func (b *Backoff) Next() time.Duration {
 }
 
 // Wait waits for [Backoff.Next], or until ctx ends, and then returns the cause of that.
-func (b *Backoff) Wait(ctx context.Context) error {
-	timer := time.NewTimer(b.Next())
+func (b *Backoff) Wait(ctx context.Context) error { return Sleep(ctx, b.Next()) }
+
+// Sleep waits for d, or until ctx ends, and then returns the cause of that.
+func Sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -35,7 +35,7 @@ func TestDelaysStayWithinTheirBounds(t *testing.T) {
 	})
 }
 
-func TestDelaysGrowAndDiffer(t *testing.T) {
+func TestP55DelaysGrowAndDiffer(t *testing.T) {
 	const rounds = 200
 	var first, last time.Duration
 	seen := map[time.Duration]bool{}

@@ -7,7 +7,7 @@ import (
 	"github.com/pgamqp/pgamqp/internal/backoff"
 )
 
-func TestRepeatsAreWorthALineEveryHalfMinute(t *testing.T) {
+func TestO08RepeatsAreWorthALineEveryHalfMinute(t *testing.T) {
 	var r backoff.Repeats
 	start := time.Now()
 	for _, c := range []struct {

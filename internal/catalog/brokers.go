@@ -4,16 +4,53 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// Broker is all rows of amqp.broker with one broker_id: hosts to be tried in turn.
+// Broker is all rows of amqp.broker with one broker_id: hosts to be tried in turn, and what
+// becomes of a message that the broker will not take. Where the rows differ in that, the most
+// careful one counts, so that a row added with the defaults never makes messages disappear.
 type Broker struct {
 	ID    int32
 	Hosts []Host
+	// OnReject is the column on_reject: dead_letter, hold or drop.
+	OnReject string
+	// RetryTimeout is the column retry_timeout, nil if no row has one.
+	RetryTimeout *time.Duration
+}
+
+// The values of on_reject, the most careful one first: hold loses neither message nor order,
+// dead_letter no message.
+const (
+	OnRejectHold       = "hold"
+	OnRejectDeadLetter = "dead_letter"
+	OnRejectDrop       = "drop"
+)
+
+// merge takes over what another row of the broker says about rejected messages.
+func (b *Broker) merge(onReject string, seconds *float64) {
+	for _, careful := range []string{OnRejectHold, OnRejectDeadLetter, OnRejectDrop} {
+		if b.OnReject == careful || onReject == careful {
+			b.OnReject = careful
+			break
+		}
+	}
+	if seconds == nil {
+		return
+	}
+	// An interval may be infinite, or longer than a Duration can hold.
+	timeout := time.Duration(math.MaxInt64)
+	if *seconds < timeout.Seconds() {
+		timeout = time.Duration(*seconds * float64(time.Second))
+	}
+	if b.RetryTimeout == nil || *b.RetryTimeout < timeout {
+		b.RetryTimeout = &timeout
+	}
 }
 
 // Host is where and as whom to log in. It keeps its password out of logs.
@@ -40,7 +77,7 @@ func (h Host) LogValue() slog.Value {
 
 // LogValue leaves the passwords out.
 func (b Broker) LogValue() slog.Value {
-	attrs := []slog.Attr{slog.Int("broker", int(b.ID))}
+	attrs := []slog.Attr{slog.Int("broker", int(b.ID)), slog.String("on_reject", b.OnReject)}
 	for _, h := range b.Hosts {
 		attrs = append(attrs, slog.Any("host", h.LogValue()))
 	}
@@ -50,7 +87,7 @@ func (b Broker) LogValue() slog.Value {
 // A table that pg_amqp left behind may have NULL where ours has defaults.
 const brokersQuery = `
 select broker_id, coalesce(host, 'localhost'), coalesce(port, 5672), coalesce(nullif(vhost, ''), '/'),
-       coalesce(username, 'guest'), coalesce(password, 'guest'), tls
+       coalesce(username, 'guest'), coalesce(password, 'guest'), tls, on_reject, extract(epoch from retry_timeout)::float8
   from amqp.broker
  order by broker_id, host, port`
 
@@ -66,7 +103,10 @@ func Brokers(ctx context.Context, conn *pgx.Conn) ([]Broker, error) {
 	for rows.Next() {
 		var id int32
 		var h Host
-		if err := rows.Scan(&id, &h.Host, &h.Port, &h.VHost, &h.Username, &h.Password, &h.TLS); err != nil {
+		var onReject string
+		var retrySeconds *float64
+		err := rows.Scan(&id, &h.Host, &h.Port, &h.VHost, &h.Username, &h.Password, &h.TLS, &onReject, &retrySeconds)
+		if err != nil {
 			return nil, fmt.Errorf("read amqp.broker: %w", err)
 		}
 		if last := len(brokers) - 1; last < 0 || brokers[last].ID != id {
@@ -74,6 +114,7 @@ func Brokers(ctx context.Context, conn *pgx.Conn) ([]Broker, error) {
 		}
 		b := &brokers[len(brokers)-1]
 		b.Hosts = append(b.Hosts, h)
+		b.merge(onReject, retrySeconds)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("read amqp.broker: %w", err)

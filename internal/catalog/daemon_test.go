@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
@@ -32,11 +34,54 @@ func TestBrokersAreGroupedInOrder(t *testing.T) {
 		a, b := guest, guest
 		a.Host, b.Host = "a", "b"
 		want := []catalog.Broker{
-			{ID: 1, Hosts: []catalog.Host{a, {Host: "a", Port: 5673, VHost: "/"}, b}},
-			{ID: 2, Hosts: []catalog.Host{{Host: "only", Port: 5671, VHost: "v", Username: "u", Password: "p", TLS: true}}},
+			{ID: 1, OnReject: "dead_letter", Hosts: []catalog.Host{a, {Host: "a", Port: 5673, VHost: "/"}, b}},
+			{ID: 2, OnReject: "dead_letter", Hosts: []catalog.Host{{Host: "only", Port: 5671, VHost: "v", Username: "u", Password: "p", TLS: true}}},
 		}
 		if diff := cmp.Diff(want, brokers); diff != "" {
 			t.Errorf("brokers (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestMostCarefulRowOfABrokerCounts(t *testing.T) {
+	onEveryVersion(t, func(t *testing.T, p *testserver.Postgres) {
+		conn, _ := installed(t, p)
+		type rows [][2]string // on_reject, retry_timeout
+		const forever = time.Duration(math.MaxInt64)
+		some := func(d time.Duration) *time.Duration { return &d }
+		for i, c := range []struct {
+			rows     rows
+			onReject string
+			retry    *time.Duration
+		}{
+			{rows{{"drop", ""}}, "drop", nil},
+			{rows{{"drop", "0"}}, "drop", some(0)},
+			{rows{{"drop", "1500 ms"}, {"drop", "1 s"}}, "drop", some(1500 * time.Millisecond)},
+			{rows{{"drop", ""}, {"dead_letter", "1 h"}}, "dead_letter", some(time.Hour)},
+			{rows{{"dead_letter", "1 h"}, {"drop", ""}}, "dead_letter", some(time.Hour)},
+			{rows{{"drop", "1 s"}, {"hold", "2 s"}, {"dead_letter", "3 s"}}, "hold", some(3 * time.Second)},
+			{rows{{"hold", "1 month"}, {"dead_letter", "5 s"}}, "hold", some(30 * 24 * time.Hour)},
+			{rows{{"hold", "1000 years"}, {"hold", "5 s"}}, "hold", some(forever)},
+		} {
+			for n, row := range c.rows {
+				exec(t, conn, `insert into amqp.broker (broker_id, host, on_reject, retry_timeout) values ($1, $2, $3, nullif($4, '')::interval)`,
+					100+i, fmt.Sprint("host", n), row[0], row[1])
+			}
+			brokers, err := catalog.Brokers(t.Context(), conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := brokers[len(brokers)-1]
+			if diff := cmp.Diff(c.retry, b.RetryTimeout); b.ID != int32(100+i) || b.OnReject != c.onReject || diff != "" {
+				t.Errorf("%v: broker %d, %s\n%s", c.rows, b.ID, b.OnReject, diff)
+			}
+		}
+		if p.Version() >= 17 { // where an interval can be infinite
+			exec(t, conn, `insert into amqp.broker (broker_id, host, retry_timeout) values (200, 'a', 'infinity')`)
+			brokers, err := catalog.Brokers(t.Context(), conn)
+			if b := brokers[len(brokers)-1]; err != nil || b.RetryTimeout == nil || *b.RetryTimeout != forever {
+				t.Errorf("infinite: %+v, %v", b, err)
+			}
 		}
 	})
 }

@@ -138,7 +138,7 @@ func TestWaitDeliveredWarnsOfItsOwnTransaction(t *testing.T) {
 }
 
 // What is sent outside a transaction must not wait in memory until somebody commits.
-func TestAutonomousMessagesAreFlushed(t *testing.T) {
+func TestP34AndP35AutonomousMessagesAreFlushed(t *testing.T) {
 	for _, version := range testserver.Versions {
 		t.Run(fmt.Sprintf("postgresql%d", version), func(t *testing.T) {
 			p := ownServer(t, version, map[string]string{"wal_writer_delay": "10s"})

@@ -130,7 +130,7 @@ func installSchema(ctx context.Context, conn *pgx.Conn, slot, publication string
 }
 
 func installPublication(ctx context.Context, conn *pgx.Conn, name string, report *InstallReport) error {
-	present, err := hasPublication(ctx, conn, name)
+	present, err := HasPublication(ctx, conn, name)
 	if err != nil {
 		return err
 	}

@@ -173,12 +173,55 @@ func privileges(t testing.TB, conn *pgx.Conn) []string {
 	return lines
 }
 
+// asOfVersion1 takes away what came later.
+func asOfVersion1(t testing.TB, conn *pgx.Conn) {
+	t.Helper()
+	exec(t, conn, `alter table amqp.broker drop column on_reject, drop column retry_timeout`)
+	exec(t, conn, `update amqp.installation set version = 1`)
+}
+
+func TestUpgradeFromVersion1KeepsBrokersAndGrants(t *testing.T) {
+	onEveryVersion(t, func(t *testing.T, p *testserver.Postgres) {
+		conn, name := installed(t, p)
+		asOfVersion1(t, conn)
+		exec(t, conn, `insert into amqp.broker (broker_id, host, port, vhost, username, password, tls) values (7, 'h', 1, 'v', 'u', 'p', true)`)
+		wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 1, this program needs 2", "pgamqp install")
+		before := privileges(t, conn)
+		report := install(t, conn, name)
+		if text := strings.Join(report.Done, "\n"); !strings.Contains(text, "upgraded from version 1 to 2") {
+			t.Errorf("done: %s", text)
+		}
+		if diff := cmp.Diff(before, privileges(t, conn)); diff != "" {
+			t.Errorf("privileges (-before +after):\n%s", diff)
+		}
+		brokers, err := catalog.Brokers(t.Context(), conn)
+		want := []catalog.Broker{{ID: 7, OnReject: "dead_letter", Hosts: []catalog.Host{{Host: "h", Port: 1, VHost: "v", Username: "u", Password: "p", TLS: true}}}}
+		if diff := cmp.Diff(want, brokers); err != nil || diff != "" {
+			t.Errorf("brokers (-want +got):\n%s%v", diff, err)
+		}
+		if err := catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}); err != nil {
+			t.Error(err)
+		}
+		if _, err := conn.Exec(t.Context(), `update amqp.broker set on_reject = 'ignore'`); err == nil {
+			t.Error("the upgraded column takes any value")
+		}
+		// The printed text does the same.
+		asOfVersion1(t, conn)
+		if out, err := p.Psql(t.Context(), name, sql.Text(name, name)); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if err := catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestInstallUpgradesInPlace(t *testing.T) {
 	p := server(t, 15)
 	conn, name := installed(t, p)
 	exec(t, conn, `update amqp.installation set version = 0`)
 	exec(t, conn, `create or replace function amqp.delivered(lsn pg_lsn) returns boolean language sql as 'select null::boolean'`)
-	wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 0, this program needs 1", "pgamqp install")
+	wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 0, this program needs 2", "pgamqp install")
 	install(t, conn, name)
 	if err := catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}); err != nil {
 		t.Error(err)
@@ -193,7 +236,7 @@ func TestInstallRefusesADowngrade(t *testing.T) {
 	conn, name := installed(t, p)
 	exec(t, conn, `update amqp.installation set version = 1000`)
 	_, err := catalog.Install(t.Context(), conn, catalog.InstallOptions{Slot: name})
-	wantProblem(t, err, "schema amqp has version 1000, this program knows versions up to 1")
+	wantProblem(t, err, "schema amqp has version 1000, this program knows versions up to 2")
 	wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 1000")
 	// The printed text refuses as well.
 	_, err = p.Psql(t.Context(), name, sql.Text(name, name))

@@ -12,13 +12,21 @@ import (
 // PreflightOptions names what the daemon is going to use. Empty means: as installed.
 type PreflightOptions struct{ Slot, Publication string }
 
+// ErrStandby means that the server is in recovery: nothing can be delivered from it, but it
+// may be promoted any moment.
+var ErrStandby = errors.New("the server is a standby (it is in recovery); waiting for its promotion; " +
+	"give the primary's address, or all hosts of the cluster, as in postgres://user@a,b/database?target_session_attrs=read-write")
+
 // Preflight finds all that would keep the daemon from running, before it starts. The
-// error is a [ProblemsError] unless the server could not be asked.
+// error is a [ProblemsError] unless the server could not be asked, or is a standby.
 func Preflight(ctx context.Context, conn *pgx.Conn, o PreflightOptions) error {
 	var found problems
 	s, err := readServer(ctx, conn)
 	if err != nil {
 		return err
+	}
+	if s.inRecovery {
+		return ErrStandby
 	}
 	s.check(&found)
 	checkNames(&found, o.Slot, o.Publication)
@@ -34,10 +42,10 @@ func Preflight(ctx context.Context, conn *pgx.Conn, o PreflightOptions) error {
 	if publication == "" {
 		publication = installed.Publication
 	}
-	if err := checkPublication(ctx, conn, publication, &found); err != nil {
+	if err := checkPublication(ctx, conn, publication, installed, &found); err != nil {
 		return err
 	}
-	if err := checkSlots(ctx, conn, s, slot, &found); err != nil {
+	if err := checkSlots(ctx, conn, s, slot, installed, &found); err != nil {
 		return err
 	}
 	return found.err("run")
@@ -111,21 +119,26 @@ func readAccess(ctx context.Context, conn *pgx.Conn) (access, error) {
 	return a, nil
 }
 
-func checkPublication(ctx context.Context, conn *pgx.Conn, name string, found *problems) error {
-	present, err := hasPublication(ctx, conn, name)
+func checkPublication(ctx context.Context, conn *pgx.Conn, name string, installed Installation, found *problems) error {
+	present, err := HasPublication(ctx, conn, name)
 	if err != nil {
 		return err
 	}
 	if !present {
 		// Up to PostgreSQL 17 the slot is stuck at the first row change that was written
 		// without the publication, and creating it later does not help.
-		found.add(fmt.Sprintf("publication %q does not exist", name),
+		kind := Setup
+		if installed.Version > 0 && installed.Publication == name {
+			kind = PublicationMissing
+		}
+		found.addAs(kind, fmt.Sprintf("publication %q does not exist", name),
 			`run "pgamqp install"; if rows were changed while it was missing, the slot may be stuck at them and must be dropped with what is in it`)
 	}
 	return nil
 }
 
-func hasPublication(ctx context.Context, conn *pgx.Conn, name string) (bool, error) {
+// HasPublication tells whether there is a publication of this name.
+func HasPublication(ctx context.Context, conn *pgx.Conn, name string) (bool, error) {
 	var present bool
 	err := conn.QueryRow(ctx, `select exists (select from pg_catalog.pg_publication where pubname = $1)`, name).Scan(&present)
 	if err != nil {
@@ -135,12 +148,17 @@ func hasPublication(ctx context.Context, conn *pgx.Conn, name string) (bool, err
 }
 
 // checkSlots judges the slot and those of detached brokers.
-func checkSlots(ctx context.Context, conn *pgx.Conn, s server, slot string, found *problems) error {
+func checkSlots(ctx context.Context, conn *pgx.Conn, s server, slot string, installed Installation, found *problems) error {
 	status, err := ReadSlot(ctx, conn, slot)
 	switch {
 	case errors.Is(err, ErrNoSlot):
-		found.add(fmt.Sprintf("slot %q does not exist", slot),
-			`run "pgamqp install"; what was published since an earlier slot of this name was dropped is not delivered`)
+		if installed.Version == 0 || installed.Slot != slot {
+			found.add(fmt.Sprintf("slot %q does not exist", slot), `run "pgamqp install"`)
+			break
+		}
+		found.addAs(SlotGone, fmt.Sprintf("slot %q does not exist, and did when pgamqp was installed; the WAL ends at %s on timeline %d",
+			slot, s.walEnd, s.timeline),
+			`what was published until now and is not confirmed cannot be delivered: note the position and where the daemon's log ends, then run "pgamqp install"`)
 	case err != nil:
 		return err
 	default:
@@ -163,19 +181,4 @@ func checkSlots(ctx context.Context, conn *pgx.Conn, s server, slot string, foun
 		}
 	}
 	return nil
-}
-
-// laneSlots returns the slots of brokers that are detached from the main slot.
-func laneSlots(ctx context.Context, conn *pgx.Conn, slot string) ([]string, error) {
-	rows, err := conn.Query(ctx, `select slot_name::text from pg_catalog.pg_replication_slots
-		where database = pg_catalog.current_database() and pg_catalog.starts_with(slot_name::text, $1::text || '_broker_')
-		  and pg_catalog.substr(slot_name::text, pg_catalog.length($1::text) + 9) ~ '^[0-9]+$' order by 1`, slot)
-	if err != nil {
-		return nil, fmt.Errorf("look for slots of detached brokers: %w", err)
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("look for slots of detached brokers: %w", err)
-	}
-	return names, nil
 }

@@ -2,6 +2,7 @@ package catalog_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -88,7 +89,7 @@ func TestPreflightKnowsEveryUnfitSlot(t *testing.T) {
 	wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{Publication: "none"}), `publication "none" does not exist`)
 }
 
-func TestPreflightWantsLogicalWAL(t *testing.T) {
+func TestP52PreflightWantsLogicalWAL(t *testing.T) {
 	p := ownServer(t, 0, map[string]string{"wal_level": "replica"})
 	conn := connect(t, p, "postgres")
 	wantProblem(t, preflight(t, conn), "wal_level is replica", "alter system set wal_level = 'logical';")
@@ -96,7 +97,7 @@ func TestPreflightWantsLogicalWAL(t *testing.T) {
 	wantProblem(t, err, "wal_level is replica", "alter system set wal_level = 'logical';")
 }
 
-func TestInstallWantsAFreeSlot(t *testing.T) {
+func TestP53InstallWantsAFreeSlot(t *testing.T) {
 	p := ownServer(t, 0, map[string]string{"max_replication_slots": "1"})
 	conn := connect(t, p, "postgres")
 	exec(t, conn, `select pg_create_physical_replication_slot('other')`)
@@ -104,7 +105,7 @@ func TestInstallWantsAFreeSlot(t *testing.T) {
 	wantProblem(t, err, "all 1 replication slots of the server are in use", "max_replication_slots = 11")
 }
 
-func TestLostSlotIsAProblemAndWarningComesBefore(t *testing.T) {
+func TestP23LostSlotIsAProblemAndWarningComesBefore(t *testing.T) {
 	for _, version := range []int{15, 18} {
 		t.Run(fmt.Sprintf("postgresql%d", version), func(t *testing.T) {
 			p := ownServer(t, version, map[string]string{"max_slot_wal_keep_size": "16MB", "max_wal_size": "32MB", "min_wal_size": "32MB"})
@@ -132,7 +133,7 @@ func TestLostSlotIsAProblemAndWarningComesBefore(t *testing.T) {
 	}
 }
 
-func TestIdleTimeoutIsWarnedOf(t *testing.T) {
+func TestP24IdleTimeoutIsWarnedOf(t *testing.T) {
 	p := ownServer(t, 18, map[string]string{"idle_replication_slot_timeout": "1h"})
 	conn := connect(t, p, "postgres")
 	report := install(t, conn, "pgamqp")
@@ -178,7 +179,7 @@ func walsender(t testing.TB, p *testserver.Postgres, database, slot, application
 	return conn
 }
 
-func TestSynchronousStandbyIsRecognised(t *testing.T) {
+func TestP51SynchronousStandbyIsRecognised(t *testing.T) {
 	for _, version := range testserver.Versions {
 		t.Run(fmt.Sprintf("postgresql%d", version), func(t *testing.T) {
 			p := ownServer(t, version, nil)
@@ -210,7 +211,7 @@ func TestSynchronousStandbyIsRecognised(t *testing.T) {
 	}
 }
 
-func TestStandbyIsRefused(t *testing.T) {
+func TestP47StandbyIsWaitedForAndNotInstalledOn(t *testing.T) {
 	for _, version := range []int{15, 17} {
 		t.Run(fmt.Sprintf("postgresql%d", version), func(t *testing.T) {
 			p := ownServer(t, version, nil)
@@ -225,7 +226,9 @@ func TestStandbyIsRefused(t *testing.T) {
 			if !value[bool](t, conn, `select pg_is_in_recovery()`) {
 				t.Fatal("it is no standby")
 			}
-			wantProblem(t, preflight(t, conn), "the server is a standby", "target_session_attrs=read-write")
+			if err := preflight(t, conn); !errors.Is(err, catalog.ErrStandby) {
+				t.Errorf("preflight says %v", err)
+			}
 			_, err := catalog.Install(t.Context(), conn, catalog.InstallOptions{})
 			wantProblem(t, err, "the server is a standby")
 			slot, err := catalog.ReadSlot(t.Context(), conn, "pgamqp")
@@ -234,4 +237,26 @@ func TestStandbyIsRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What was there when pgamqp was installed is another matter than what never was.
+func TestPreflightTellsWhatIsGoneFromWhatNeverWas(t *testing.T) {
+	onEveryVersion(t, func(t *testing.T, p *testserver.Postgres) {
+		conn, name := installed(t, p)
+		check := func(slot, publication string, want catalog.Kind, parts ...string) {
+			t.Helper()
+			err := catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{Slot: slot, Publication: publication})
+			wantProblem(t, err, parts...)
+			var problems *catalog.ProblemsError
+			if errors.As(err, &problems) && problems.Gravest() != want {
+				t.Errorf("%v is of kind %d, want %d", err, problems.Gravest(), want)
+			}
+		}
+		check(name+"_none", "", catalog.Setup, "does not exist")
+		check("", "none", catalog.Setup, "does not exist")
+		exec(t, conn, `drop publication `+name)
+		check("", "", catalog.PublicationMissing, `publication "`+name+`" does not exist`)
+		exec(t, conn, `select pg_drop_replication_slot($1)`, name)
+		check("", "", catalog.SlotGone, `slot "`+name+`" does not exist, and did when pgamqp was installed`, "on timeline 1")
+	})
 }

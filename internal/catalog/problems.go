@@ -5,8 +5,21 @@ import (
 	"strings"
 )
 
+// Kind tells problems apart that an operator deals with in different ways, from the
+// least grave.
+type Kind int
+
+// The kinds of problems.
+const (
+	Setup              Kind = iota // something was never set up, or is set otherwise
+	PublicationMissing             // it was there when pgamqp was installed
+	SlotGone                       // so was the slot
+	SlotLost                       // the slot is there, and what was in it is not
+)
+
 // Problem is something that an operator has to put right.
 type Problem struct {
+	Kind Kind
 	What string // a clause, lower case
 	Fix  string // a command or what to do; may be empty
 }
@@ -15,6 +28,15 @@ type Problem struct {
 type ProblemsError struct {
 	Action   string // what could not be done: "install", "run"
 	Problems []Problem
+}
+
+// Gravest returns the kind of the gravest problem.
+func (e *ProblemsError) Gravest() Kind {
+	gravest := Setup
+	for _, p := range e.Problems {
+		gravest = max(gravest, p.Kind)
+	}
+	return gravest
 }
 
 // Error puts each problem and its fix on a line.
@@ -55,8 +77,10 @@ func (e *ProblemsError) LogValue() slog.Value {
 // problems collects findings; it becomes an error only when there are any.
 type problems []Problem
 
-func (p *problems) add(what, fix string) {
-	*p = append(*p, Problem{What: what, Fix: fix})
+func (p *problems) add(what, fix string) { p.addAs(Setup, what, fix) }
+
+func (p *problems) addAs(kind Kind, what, fix string) {
+	*p = append(*p, Problem{Kind: kind, What: what, Fix: fix})
 }
 
 func (p problems) err(action string) error {

@@ -14,6 +14,8 @@ type server struct {
 	versionName string
 	walLevel    string
 	inRecovery  bool
+	walEnd      string // empty in recovery
+	timeline    int    // 0 in recovery
 	maxSlots    int
 	usedSlots   int
 	database    string
@@ -32,6 +34,9 @@ select pg_catalog.current_setting('server_version_num')::int,
        pg_catalog.current_setting('server_version'),
        pg_catalog.current_setting('wal_level'),
        pg_catalog.pg_is_in_recovery(),
+       case when pg_catalog.pg_is_in_recovery() then '' else pg_catalog.pg_current_wal_lsn()::text end,
+       case when pg_catalog.pg_is_in_recovery() then 0
+            else ('x' || pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8))::bit(32)::int end,
        pg_catalog.current_setting('max_replication_slots')::int,
        (select count(*) from pg_catalog.pg_replication_slots)::int,
        pg_catalog.current_database()::text,
@@ -47,7 +52,7 @@ select pg_catalog.current_setting('server_version_num')::int,
 
 func readServer(ctx context.Context, conn *pgx.Conn) (server, error) {
 	var s server
-	err := conn.QueryRow(ctx, serverQuery).Scan(&s.version, &s.versionName, &s.walLevel, &s.inRecovery,
+	err := conn.QueryRow(ctx, serverQuery).Scan(&s.version, &s.versionName, &s.walLevel, &s.inRecovery, &s.walEnd, &s.timeline,
 		&s.maxSlots, &s.usedSlots, &s.database, &s.role, &s.superuser, &s.replication, &s.onRDS, &s.idleTimeout)
 	if err != nil {
 		return s, fmt.Errorf("read settings of the server: %w", err)

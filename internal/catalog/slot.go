@@ -19,7 +19,7 @@ type SlotStatus struct {
 	Temporary bool
 	TwoPhase  bool
 	Failover  bool // always false before PostgreSQL 17
-	Synced    bool // copied from a primary, not usable here
+	Synced    bool // a copy that is kept for a failover; says nothing once the server is a primary
 	Active    bool
 	ActivePID int32 // 0 when nobody uses it
 
@@ -100,15 +100,12 @@ func (s SlotStatus) check(found *problems, database string) {
 	if s.Temporary {
 		found.add(name+" is temporary", another)
 	}
-	if s.Synced {
-		found.add(name+" is a copy that is kept for a failover", "connect to the primary")
-	}
 	if s.Lost() {
 		reason := s.InvalidationReason
 		if reason == "" {
 			reason = "its WAL was removed"
 		}
-		found.add(fmt.Sprintf("%s is lost (%s); what was written to the WAL between %s and now (%s) and not confirmed cannot be read any more",
+		found.addAs(SlotLost, fmt.Sprintf("%s is lost (%s); what was written to the WAL between %s and now (%s) and not confirmed cannot be read any more",
 			name, reason, s.ConfirmedFlush, s.CurrentWAL),
 			fmt.Sprintf(`note that range, then: select pg_drop_replication_slot(%s); and "pgamqp install"; a larger max_slot_wal_keep_size prevents it`,
 				sql.Literal(s.Name)))

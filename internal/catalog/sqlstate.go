@@ -15,6 +15,8 @@ const (
 	codeUniqueViolation       = "23505"
 	codeObjectInUse           = "55006"
 	codeUndefinedObject       = "42704"
+	codeTooManySlots          = "53400"
+	codeInvalidName           = "42602"
 )
 
 // hasCode tells whether an error came from the server with this SQLSTATE.

@@ -55,7 +55,7 @@ func Uninstall(ctx context.Context, conn *pgx.Conn, o UninstallOptions) (Uninsta
 		}
 		report.removed("slot %s", name)
 	}
-	present, err := hasPublication(ctx, conn, publication)
+	present, err := HasPublication(ctx, conn, publication)
 	if err != nil {
 		return report, err
 	}

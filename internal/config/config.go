@@ -36,6 +36,9 @@ type Config struct {
 	// NackRetryTimeout is how long a message that the broker refuses to store is tried again before it becomes a
 	// dead letter.
 	NackRetryTimeout time.Duration
+	// DetachAfter is how long a broker that takes no messages may hold up the others before it gets a slot of its own;
+	// 0 is for ever.
+	DetachAfter time.Duration
 	// HeartbeatInterval is the time between two heartbeats through the whole path.
 	HeartbeatInterval time.Duration
 	// LogLevel is the lowest level that is logged.
@@ -76,6 +79,7 @@ func Default() Config {
 		WindowBytes:       32 << 20,
 		ShutdownTimeout:   25 * time.Second,
 		NackRetryTimeout:  30 * time.Second,
+		DetachAfter:       10 * time.Second,
 		HeartbeatInterval: 10 * time.Second,
 		LogLevel:          slog.LevelInfo,
 		LogFormat:         LogText,

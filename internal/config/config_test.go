@@ -25,6 +25,7 @@ func TestValidateReportsAllMistakes(t *testing.T) {
 	c := config.Config{
 		DatabaseURL: "db.example.com", Slot: strings.Repeat("x", 64), Publication: "a\x00", Listen: "here:99999",
 		WindowMessages: 0, WindowBytes: 1000, ShutdownTimeout: 0, NackRetryTimeout: 25 * time.Hour, HeartbeatInterval: 0,
+		DetachAfter: 200 * time.Millisecond,
 	}
 	err := c.Validate()
 	if err == nil {
@@ -81,7 +82,7 @@ func TestAnySizeThatIsShownReadsTheSame(t *testing.T) {
 	})
 }
 
-func TestPasswordIsMaskedInWhateverForm(t *testing.T) {
+func TestO06PasswordIsMaskedInWhateverForm(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                               "",
 		"postgres://db/orders":           "postgres://db/orders",

@@ -56,6 +56,7 @@ window_messages: 10      # environment PGAMQP_WINDOW_MESSAGES
 window_bytes: 1MiB       # file FILE:5
 shutdown_timeout: 1m0s   # environment PGAMQP_SHUTDOWN_TIMEOUT
 nack_retry_timeout: 30s  # default
+detach_after: 10s        # default
 heartbeat_interval: 10s  # default
 log_level: warn          # flag --log-level
 log_format: json         # environment PGAMQP_LOG_FORMAT
@@ -147,7 +148,7 @@ func TestShownConfigurationCanBeLoadedAgain(t *testing.T) {
 	flags := map[string]string{
 		"database-url": "host=db user='o\\'' options='-c a=#1\n'", "slot": "s", "publication": "p: #\"'", "listen": "[::1]:80",
 		"window-messages": "7", "window-bytes": "100001", "shutdown-timeout": "1500ms", "nack-retry-timeout": "0s",
-		"heartbeat-interval": "1h", "log-level": "error", "log-format": "json", "pg-headers": "role, xid",
+		"detach-after": "0s", "heartbeat-interval": "1h", "log-level": "error", "log-format": "json", "pg-headers": "role, xid",
 	}
 	if len(flags) != len(config.Options()) {
 		t.Fatal("this test must set every option")

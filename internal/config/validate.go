@@ -44,6 +44,9 @@ func (c Config) mistakes() []mistake {
 	check("window_bytes", within(c.WindowBytes, 64<<10, 64<<30, showBytes))
 	check("shutdown_timeout", within(c.ShutdownTimeout, time.Second, time.Hour, showDuration))
 	check("nack_retry_timeout", within(c.NackRetryTimeout, 0, 24*time.Hour, showDuration))
+	if c.DetachAfter != 0 {
+		check("detach_after", within(c.DetachAfter, time.Second, 24*time.Hour, showDuration))
+	}
 	check("heartbeat_interval", within(c.HeartbeatInterval, time.Second, time.Hour, showDuration))
 	return found
 }

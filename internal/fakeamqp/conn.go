@@ -182,8 +182,8 @@ func (c *Conn) loop() error {
 	for {
 		f, err := readFrame(c.in, c.FrameMax)
 		c.gate.Wait() // bytes may have been buffered before Freeze
-		if errors.Is(err, errFrameTooLarge) {
-			c.closeFor(501, "FRAME_ERROR - "+err.Error(), 0)
+		if large := (*errFrameTooLarge)(nil); errors.As(err, &large) {
+			c.closeFor(501, "FRAME_ERROR - "+large.Error(), 0)
 			continue
 		}
 		if err != nil {

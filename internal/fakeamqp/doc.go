@@ -29,5 +29,7 @@
 //	                ├─Close────▶ closing: drops all frames until close-ok ──▶ closed
 //	                └─Drop, Reset, EOF, connection.close by the client ─────▶ closed
 //
+// TestClientSeesTheSameOfARealBroker compares it with RabbitMQ.
+//
 // The package must never be part of the daemon; only tests import it.
 package fakeamqp

@@ -3,7 +3,6 @@ package fakeamqp
 import (
 	"bufio"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 )
@@ -61,7 +60,15 @@ type frame struct {
 	payload []byte
 }
 
-var errFrameTooLarge = errors.New("frame larger than the negotiated frame_max")
+// errFrameTooLarge says in RabbitMQ's words that a frame exceeds the negotiated size.
+type errFrameTooLarge struct {
+	kind        byte
+	size, limit uint32
+}
+
+func (e *errFrameTooLarge) Error() string {
+	return fmt.Sprintf("type %d, all octets = <<>>: {frame_too_large,%d,%d}", e.kind, e.size, e.limit)
+}
 
 // readFrame reads one frame. A frame that with its overhead exceeds limit is
 // skipped and gives errFrameTooLarge, so that reading can go on behind it.
@@ -75,7 +82,7 @@ func readFrame(r *bufio.Reader, limit uint32) (frame, error) {
 		if _, err := io.CopyN(io.Discard, r, int64(size)+1); err != nil {
 			return frame{}, fmt.Errorf("frame cut short: %w", err)
 		}
-		return frame{}, fmt.Errorf("%w: type %d, %d bytes, limit %d", errFrameTooLarge, head[0], size, limit)
+		return frame{}, &errFrameTooLarge{head[0], size, limit - frameOverhead}
 	}
 	rest := make([]byte, size+1)
 	if _, err := io.ReadFull(r, rest); err != nil {

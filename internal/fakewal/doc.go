@@ -27,6 +27,6 @@
 //
 // In every state Freeze stops reading, Silence stops writing.
 //
-// The behavior was compared with PostgreSQL 15.20. The package must never be
+// TestClientSeesTheSameOfARealServer compares it with PostgreSQL. The package must never be
 // part of the daemon; only tests import it.
 package fakewal

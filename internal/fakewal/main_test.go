@@ -13,7 +13,9 @@ import (
 	"github.com/pgamqp/pgamqp/internal/fakewal"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/pgamqp/pgamqp/internal/testserver.spawnLoop"))
+}
 
 // limit bounds every wait of these tests; only a failing test reaches it.
 const limit = 15 * time.Second

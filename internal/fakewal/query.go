@@ -24,7 +24,8 @@ type Answer struct {
 	Rows [][]any
 	// Tag is the command tag; "" means SELECT with the number of rows.
 	Tag string
-	// Error ends the query instead. With severity FATAL the connection closes.
+	// Error ends the query instead, behind the names of the columns if there are some.
+	// With severity FATAL the connection closes.
 	Error *Error
 	// Drop closes the connection without an answer.
 	Drop bool
@@ -62,6 +63,9 @@ func (c *Conn) query(sql string) error {
 		c.write(append(a.encode(), encode(ready())...))
 		return nil
 	}
+	if len(a.Columns) > 0 {
+		c.write(a.columns())
+	}
 	r := a.Error.response("ERROR")
 	if r.Severity != "ERROR" {
 		c.Send(r)
@@ -71,17 +75,23 @@ func (c *Conn) query(sql string) error {
 	return nil
 }
 
-func (a *Answer) encode() []byte {
-	var messages []pgproto3.BackendMessage
-	if len(a.Columns) > 0 {
-		d := &pgproto3.RowDescription{}
-		for _, name := range a.Columns {
-			d.Fields = append(d.Fields, pgproto3.FieldDescription{
-				Name: []byte(name), DataTypeOID: 25, DataTypeSize: -1, TypeModifier: -1,
-			})
-		}
-		messages = append(messages, d)
+// columns encodes the description of the rows.
+func (a *Answer) columns() []byte {
+	d := &pgproto3.RowDescription{}
+	for _, name := range a.Columns {
+		d.Fields = append(d.Fields, pgproto3.FieldDescription{
+			Name: []byte(name), DataTypeOID: 25, DataTypeSize: -1, TypeModifier: -1,
+		})
 	}
+	return encode(d)
+}
+
+func (a *Answer) encode() []byte {
+	var b []byte
+	if len(a.Columns) > 0 {
+		b = a.columns()
+	}
+	var messages []pgproto3.BackendMessage
 	for _, row := range a.Rows {
 		r := &pgproto3.DataRow{}
 		for _, v := range row {
@@ -97,7 +107,7 @@ func (a *Answer) encode() []byte {
 	if tag == "" {
 		tag = fmt.Sprintf("SELECT %d", len(a.Rows))
 	}
-	return encode(append(messages, &pgproto3.CommandComplete{CommandTag: []byte(tag)})...)
+	return append(b, encode(append(messages, &pgproto3.CommandComplete{CommandTag: []byte(tag)})...)...)
 }
 
 // builtin is what the server knows without the test.
@@ -123,7 +133,7 @@ func (s *Server) builtin(sql string) *Answer {
 		}
 		return &Answer{Columns: words[1:], Rows: [][]any{{v}}, Tag: "SHOW"}
 	case len(words) == 2 && strings.EqualFold(words[0], "TIMELINE_HISTORY"):
-		return &Answer{Error: &Error{Code: "58P01", Message: fmt.Sprintf("could not open file of timeline %s", words[1])}}
+		return &Answer{Columns: []string{"filename", "content"}, Error: &Error{Code: "58P01", Message: fmt.Sprintf("could not open file of timeline %s", words[1])}}
 	case len(words) == 0:
 		return &Answer{Tag: "SELECT 0"}
 	}

@@ -184,7 +184,8 @@ func (c *Conn) copyData(data []byte) error {
 	if len(data) > 0 && data[0] == 'h' { // hot standby feedback
 		return nil
 	}
-	st.Fail(Fatal("08P01", fmt.Sprintf("unexpected message of %d bytes", len(data))))
+	st.end() // a real server writes why into its log only
+	c.hangUp()
 	return errFatal
 }
 

@@ -197,17 +197,21 @@ func TestFreezeHoldsStatusesUntilThaw(t *testing.T) {
 	st.AwaitFlush(t, 0x100)
 }
 
-func TestUnexpectedCopyDataAndQueryAreFatal(t *testing.T) {
+func TestUnexpectedCopyDataAndQueryEndTheConnection(t *testing.T) {
 	s := fakewal.Start(t, fakewal.Config{})
-	for name, m := range map[string]pgproto3.FrontendMessage{
-		"data": &pgproto3.CopyData{Data: []byte("?")}, "query": &pgproto3.Query{String: "select 1"},
+	for name, c := range map[string]struct {
+		m    pgproto3.FrontendMessage
+		code string
+	}{
+		"data":  {&pgproto3.CopyData{Data: []byte("?")}, ""}, // without a word
+		"query": {&pgproto3.Query{String: "select 1"}, "08P01"},
 	} {
-		c, _ := stream(t, s)
-		c.Frontend().Send(m)
-		if err := c.Frontend().Flush(); err != nil {
+		conn, _ := stream(t, s)
+		conn.Frontend().Send(c.m)
+		if err := conn.Frontend().Flush(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.ReceiveMessage(within(t)); code(err) != "08P01" {
+		if _, err := conn.ReceiveMessage(within(t)); err == nil || code(err) != c.code {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

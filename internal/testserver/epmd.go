@@ -7,9 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os/exec"
-	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -17,32 +16,51 @@ import (
 // errEpmdEnded means a taken port: epmd has no other reason to end, and tells none.
 var errEpmdEnded = errors.New("start epmd: it ended at once, so its port is taken")
 
-// startEpmd starts Erlang's port mapper for this node alone, unless it runs. A node that
-// finds none starts one as a daemon, which then outlives node, test and test run.
-func (r *RabbitMQ) startEpmd() error {
-	if r.epmd.running() {
+// epmd is Erlang's port mapper, by which nodes find each other. Each node, or cluster, has one
+// to itself: a node that finds none starts one as a daemon, which then outlives node, test
+// and test run.
+type epmd struct {
+	lease *portLease
+	log   logFile
+
+	mu   sync.Mutex // guards proc, and one start or stop at a time
+	proc *process
+}
+
+func newEpmd(log logFile) (*epmd, error) {
+	lease, err := leasePort()
+	if err != nil {
+		return nil, err
+	}
+	return &epmd{lease: lease, log: log}, nil
+}
+
+// start starts it with the programs of a node, unless it runs.
+func (e *epmd) start(r *RabbitMQ) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.proc.running() {
 		return nil
 	}
-	epmd, err := findEpmd()
+	program, err := r.programs.findEpmd()
 	if err != nil {
 		return err
 	}
-	port := r.ports.epmd.port
-	cmd := exec.Command(epmd, "-port", strconv.Itoa(port), "-address", "127.0.0.1")
-	cmd.Dir, cmd.Env = "/", r.environment()
-	if r.epmd, err = launch("epmd", cmd, r.epmdLog, r.as, syscall.SIGKILL); err != nil {
+	port := e.lease.port
+	cmd, as := r.command(context.Background(), program, "-port", strconv.Itoa(port), "-address", "127.0.0.1")
+	if e.proc, err = launch("epmd", cmd, e.log, as, syscall.SIGKILL); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), epmdStartLimit)
 	defer cancel()
-	err = await(ctx, r.epmd, 5*time.Millisecond, func() bool { return epmdAnswers(port) })
+	err = await(ctx, e.proc, 5*time.Millisecond, func() bool { return epmdAnswers(port) })
 	switch {
 	case err == nil:
 		return nil
-	case r.epmd.running():
+	case e.proc.running():
 		return fmt.Errorf("wait until epmd is ready: %w", err)
 	default:
-		return errEpmdEnded
+		return fmt.Errorf("%w\n%s", errEpmdEnded, e.log.tail())
 	}
 }
 
@@ -65,21 +83,13 @@ func epmdAnswers(port int) bool {
 	return err == nil && binary.BigEndian.Uint32(reply[:]) == uint32(port)
 }
 
-func (r *RabbitMQ) stopEpmd() error {
-	if !r.epmd.running() {
+// close ends it and gives its port away. It may be called twice.
+func (e *epmd) close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.lease.release()
+	if !e.proc.running() {
 		return nil
 	}
-	return r.epmd.end(syscall.SIGKILL, rabbitStopLimit, syscall.SIGKILL)
-}
-
-// findEpmd finds the one of the Erlang installation that erl belongs to.
-func findEpmd() (string, error) {
-	erl, err := exec.LookPath("erl")
-	if err != nil {
-		return "", errors.New("find erl: Erlang is not in PATH; run `make setup`")
-	}
-	if erl, err = filepath.EvalSymlinks(erl); err != nil {
-		return "", fmt.Errorf("find epmd: %w", err)
-	}
-	return findProgram("epmd", filepath.Dir(erl))
+	return e.proc.end(syscall.SIGKILL, rabbitStopLimit, syscall.SIGKILL)
 }

@@ -62,6 +62,15 @@ func apiPath(parts ...string) string {
 	return path.String()
 }
 
+// Version is what the node says of itself, such as "3.10.8".
+func (r *RabbitMQ) Version(ctx context.Context) (string, error) {
+	var overview struct {
+		Version string `json:"rabbitmq_version"`
+	}
+	err := r.API(ctx, http.MethodGet, "/overview", nil, &overview)
+	return overview.Version, err
+}
+
 // AddVHost makes a virtual host that guest may do all in.
 func (r *RabbitMQ) AddVHost(ctx context.Context, name string) error {
 	if err := r.API(ctx, http.MethodPut, apiPath("vhosts", name), struct{}{}, nil); err != nil {
@@ -95,6 +104,10 @@ type Queue struct {
 	Type     string `json:"type"`
 	Durable  bool   `json:"durable"`
 	Messages int    `json:"messages"`
+
+	// Of a quorum queue: the node that leads it, and those of its members that are there.
+	Leader string   `json:"leader"`
+	Online []string `json:"online"`
 }
 
 // Queues lists the queues of a virtual host.

@@ -57,7 +57,7 @@ func helper(kind string) error {
 		}
 		defer func() { _ = m.Close() }()
 		processes = append(processes, childrenOf(r.PID())...)
-		processes = append(processes, idOf(r.PID()), idOf(r.epmd.pid()), idOf(m.proc.pid()))
+		processes = append(processes, idOf(r.PID()), idOf(r.epmd.proc.pid()), idOf(m.proc.pid()))
 		report.Folders = append(report.Folders, r.folder, m.folder)
 	}
 	for _, id := range processes {

@@ -184,6 +184,11 @@ func (p *Postgres) configure(o PostgresOptions) error {
 		settings["full_page_writes"] = "off"
 	}
 	maps.Copy(settings, o.Settings)
+	return p.appendSettings(settings)
+}
+
+// appendSettings adds to postgresql.conf; what comes later wins.
+func (p *Postgres) appendSettings(settings map[string]string) error {
 	var text strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		value := strings.NewReplacer(`\`, `\\`, `'`, `''`).Replace(settings[name])

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,12 +24,14 @@ const (
 	rabbitStartLimit = 90 * time.Second
 	rabbitStopLimit  = 30 * time.Second
 	epmdStartLimit   = 20 * time.Second
-
-	rabbitPrograms = "/usr/lib/rabbitmq/bin"
 )
 
 // RabbitMQOptions describes a RabbitMQ node. The zero value is a good one.
 type RabbitMQOptions struct {
+	// Version is the major version, 3 or 4; 0 is that of PGAMQP_TEST_RABBITMQ if set, else
+	// whichever the machine has.
+	Version int
+
 	// Plugins are enabled besides rabbitmq_management.
 	Plugins []string
 
@@ -55,32 +58,33 @@ type RabbitMQTLS struct {
 //
 // It takes five seconds to start, so tests should share one and have a virtual host each.
 type RabbitMQ struct {
-	folder  string
-	log     logFile
-	epmdLog logFile
-	as      *account
-	options RabbitMQOptions
+	folder   string
+	log      logFile
+	as       *account
+	options  RabbitMQOptions
+	programs rabbitInstallation
+	peers    []string // the nodes of its cluster; none: it is not in one
 
 	mu     sync.Mutex // guards what is below, and one start or stop at a time
 	ports  rabbitPorts
-	epmd   *process
+	epmd   *epmd    // that of the cluster if it is in one
 	proc   *process // nil before the first start
 	paused bool
 }
 
 // rabbitPorts are the ports of a node.
-type rabbitPorts struct{ amqp, tls, management, epmd, distribution *portLease }
+type rabbitPorts struct{ amqp, tls, management, distribution *portLease }
 
 func leaseRabbitPorts() (rabbitPorts, error) {
-	l, err := leasePorts(5)
+	l, err := leasePorts(4)
 	if err != nil {
 		return rabbitPorts{}, err
 	}
-	return rabbitPorts{l[0], l[1], l[2], l[3], l[4]}, nil
+	return rabbitPorts{l[0], l[1], l[2], l[3]}, nil
 }
 
 func (p rabbitPorts) release() {
-	releasePorts([]*portLease{p.amqp, p.tls, p.management, p.epmd, p.distribution})
+	releasePorts([]*portLease{p.amqp, p.tls, p.management, p.distribution})
 }
 
 // StartRabbitMQ makes a new node and starts it. The caller must Close it.
@@ -106,14 +110,15 @@ func (r *RabbitMQ) startAnywhere() error {
 		if err == nil || try == startTries || !taken {
 			return err
 		}
-		if err := errors.Join(r.stopEpmd(), r.forget()); err != nil {
+		if err := r.forget(); err != nil {
 			return err
 		}
 	}
 }
 
 func newRabbitMQ(o RabbitMQOptions) (*RabbitMQ, error) {
-	if _, err := rabbitProgram("rabbitmq-server"); err != nil {
+	programs, err := findRabbitMQ(o.Version)
+	if err != nil {
 		return nil, err
 	}
 	as, err := serverAccount()
@@ -129,22 +134,36 @@ func newRabbitMQ(o RabbitMQOptions) (*RabbitMQ, error) {
 		ports.release()
 		return nil, err
 	}
-	return &RabbitMQ{
-		folder: folder, as: as, options: o, ports: ports,
-		log:     logFile{path: filepath.Join(folder, "log"), also: o.Log},
-		epmdLog: logFile{path: filepath.Join(folder, "epmd.log")},
-	}, nil
+	r := &RabbitMQ{
+		folder: folder, as: as, options: o, programs: programs, ports: ports,
+		log: logFile{path: filepath.Join(folder, "log"), also: o.Log},
+	}
+	if r.epmd, err = newEpmd(r.epmdLog()); err != nil {
+		ports.release()
+		return nil, errors.Join(err, removeFolder(folder))
+	}
+	return r, nil
 }
+
+func (r *RabbitMQ) epmdLog() logFile { return logFile{path: filepath.Join(r.folder, "epmd.log")} }
 
 // forget returns to the state of newRabbitMQ, with other ports: the node's name and so its
 // data depend on them.
 func (r *RabbitMQ) forget() error {
-	ports, err := leaseRabbitPorts()
+	if err := r.epmd.close(); err != nil {
+		return err
+	}
+	other, err := newEpmd(r.epmdLog())
 	if err != nil {
 		return err
 	}
+	ports, err := leaseRabbitPorts()
+	if err != nil {
+		other.lease.release()
+		return err
+	}
 	r.ports.release()
-	r.ports = ports
+	r.ports, r.epmd = ports, other
 	return errors.Join(removeFolder(r.home()), os.RemoveAll(r.log.path))
 }
 
@@ -156,16 +175,15 @@ func (r *RabbitMQ) Start() error {
 	if r.proc.running() {
 		return errors.New("start rabbitmq: it runs already")
 	}
-	if err := r.startEpmd(); err != nil {
+	if err := r.epmd.start(r); err != nil {
 		return err
 	}
-	server, err := rabbitProgram("rabbitmq-server")
+	server, err := r.programs.find("rabbitmq-server")
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(server)
-	cmd.Dir, cmd.Env = "/", r.environment()
-	proc, err := launch("rabbitmq", cmd, r.log, r.as, syscall.SIGKILL)
+	cmd, as := r.command(context.Background(), server)
+	proc, err := launch("rabbitmq", cmd, r.log, as, syscall.SIGKILL)
 	if err != nil {
 		return err
 	}
@@ -248,9 +266,10 @@ func (r *RabbitMQ) resume() error {
 	return r.proc.signal(syscall.SIGCONT)
 }
 
-// Close ends the node at once and removes all it had. It may be called twice.
+// Close ends the node at once and removes all it had. It may be called twice. A node of a
+// cluster is closed with it.
 func (r *RabbitMQ) Close() error {
-	err := errors.Join(r.Kill(), r.stopEpmd())
+	err := errors.Join(r.Kill(), r.epmd.close())
 	r.ports.release()
 	return errors.Join(err, removeFolder(r.folder))
 }
@@ -288,26 +307,30 @@ func (r *RabbitMQ) LogTail() string { return r.log.tail() }
 // Ctl runs rabbitmqctl against the node and returns what it printed. A call takes half a
 // second; the management API is quicker.
 func (r *RabbitMQ) Ctl(ctx context.Context, args ...string) (string, error) {
-	ctl, err := rabbitProgram("rabbitmqctl")
+	ctl, err := r.programs.find("rabbitmqctl")
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, ctl, append([]string{"--quiet", "--node", r.node()}, args...)...)
-	cmd.Dir, cmd.Env = "/", r.environment()
-	return runTool(cmd, r.as)
+	return runTool(r.command(ctx, ctl, append([]string{"--quiet", "--node", r.Node()}, args...)...))
 }
 
-// rabbitProgram finds a program of RabbitMQ. Those in PATH are often wrappers that switch to
-// a user of the distribution, who does not know our cookie.
-func rabbitProgram(name string) (string, error) { return findProgram(name, rabbitPrograms) }
+// command prepares a program of the node's, to be started as the account that it returns.
+func (r *RabbitMQ) command(ctx context.Context, program string, args ...string) (*exec.Cmd, *account) {
+	return r.programs.command(ctx, r.folder, r.as, r.environment(), program, args...)
+}
 
-// node is the name of the Erlang node. The port makes it unique; "localhost" spares every
+// Node is the name of the Erlang node. The port makes it unique; "localhost" spares every
 // question about the name of the machine.
-func (r *RabbitMQ) node() string { return fmt.Sprintf("test%d@localhost", r.Port()) }
+func (r *RabbitMQ) Node() string { return fmt.Sprintf("test%d@localhost", r.Port()) }
 
 func (r *RabbitMQ) home() string { return filepath.Join(r.folder, "home") }
 
 func (r *RabbitMQ) file(name string) string { return filepath.Join(r.home(), name) }
+
+// seen is where the node sees a file, or its home if name is empty.
+func (r *RabbitMQ) seen(name string) string {
+	return filepath.Join(r.programs.seen(r.folder), "home", name)
+}
 
 // tlsLines configures the TLS listener.
 func (r *RabbitMQ) tlsLines() []string {
@@ -317,13 +340,13 @@ func (r *RabbitMQ) tlsLines() []string {
 	}
 	lines := []string{
 		fmt.Sprintf("listeners.ssl.1 = 127.0.0.1:%d", r.ports.tls.port),
-		"ssl_options.certfile = " + r.file("server.crt"),
-		"ssl_options.keyfile = " + r.file("server.key"),
+		"ssl_options.certfile = " + r.seen("server.crt"),
+		"ssl_options.keyfile = " + r.seen("server.key"),
 	}
 	if t.ClientCA == nil {
 		return append(lines, "ssl_options.verify = verify_none", "ssl_options.fail_if_no_peer_cert = false")
 	}
-	return append(lines, "ssl_options.cacertfile = "+r.file("clients.crt"),
+	return append(lines, "ssl_options.cacertfile = "+r.seen("clients.crt"),
 		"ssl_options.verify = verify_peer", "ssl_options.fail_if_no_peer_cert = true")
 }
 
@@ -344,7 +367,7 @@ func (r *RabbitMQ) configure() error {
 		"log.console = true",
 		"log.file = false",
 	}
-	lines = append(append(lines, r.tlsLines()...), r.options.Config...)
+	lines = slices.Concat(lines, r.tlsLines(), r.clusterLines(), r.options.Config)
 	plugins := append([]string{"rabbitmq_management"}, r.options.Plugins...)
 	files := map[string]string{
 		"rabbitmq.conf":   strings.Join(lines, "\n") + "\n",
@@ -365,19 +388,19 @@ func (r *RabbitMQ) configure() error {
 
 func (r *RabbitMQ) environment() []string {
 	return environment(
-		"HOME="+r.home(),
+		"HOME="+r.seen(""),
 		"LC_ALL=C.UTF-8",
 		"TZ=UTC",
-		"RABBITMQ_NODENAME="+r.node(),
+		"RABBITMQ_NODENAME="+r.Node(),
 		fmt.Sprintf("RABBITMQ_DIST_PORT=%d", r.ports.distribution.port),
-		fmt.Sprintf("ERL_EPMD_PORT=%d", r.ports.epmd.port),
+		fmt.Sprintf("ERL_EPMD_PORT=%d", r.epmd.lease.port),
 		"ERL_EPMD_ADDRESS=127.0.0.1",
 		"ERL_CRASH_DUMP_SECONDS=0", // none, the log says enough
-		"RABBITMQ_MNESIA_BASE="+r.file("mnesia"),
-		"RABBITMQ_LOG_BASE="+r.file("log"),
-		"RABBITMQ_CONFIG_FILE="+r.file("rabbitmq.conf"),
-		"RABBITMQ_ENABLED_PLUGINS_FILE="+r.file("enabled_plugins"),
-		"RABBITMQ_CONF_ENV_FILE="+r.file("env.conf"),
+		"RABBITMQ_MNESIA_BASE="+r.seen("mnesia"),
+		"RABBITMQ_LOG_BASE="+r.seen("log"),
+		"RABBITMQ_CONFIG_FILE="+r.seen("rabbitmq.conf"),
+		"RABBITMQ_ENABLED_PLUGINS_FILE="+r.seen("enabled_plugins"),
+		"RABBITMQ_CONF_ENV_FILE="+r.seen("env.conf"),
 		// No epmd by the node, which would outlive all; no busy waiting, which two cores feel.
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"+
 			" +sbwt none +sbwtdcpu none +sbwtdio none",

@@ -14,6 +14,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,13 +82,17 @@ func TestRabbitMQLife(t *testing.T) {
 	defer cancel()
 
 	// Someone takes a port between the pick and the start.
-	intruder, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", r.ports.epmd.port))
+	intruder, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", r.epmd.lease.port))
 	if err != nil {
 		t.Fatal(err)
 	}
 	err = r.startAnywhere()
 	if err := errors.Join(err, intruder.Close()); err != nil {
 		t.Fatal(err)
+	}
+
+	if version, err := r.Version(ctx); err != nil || !strings.HasPrefix(version, fmt.Sprintf("%d.", r.programs.major())) {
+		t.Errorf("version %q runs, out of an installation of version %d: %v", version, r.programs.major(), err)
 	}
 
 	const vhost = "odd/näme"

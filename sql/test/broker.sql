@@ -2,10 +2,19 @@ select no_plan();
 
 select setval('amqp.broker_broker_id_seq', 60) \g /dev/null
 insert into amqp.broker (host) values ('second') returning broker_id as second \gset
-select is((select array[port::text, vhost, username, password, tls::text] from amqp.broker where host = 'second'), array['5672', null, null, null, 'false'], 'defaults of a broker');
+select is((select array[port::text, vhost, username, password, tls::text, on_reject, retry_timeout::text] from amqp.broker where host = 'second'),
+  array['5672', null, null, null, 'false', 'dead_letter', null], 'defaults of a broker');
 select is((select array_agg(array[kind, broker_id::text, transactional::text, tags, encode(body, 'hex')]) from t.take()), array[array['c', '0', 'true', '', '']], 'an insert tells the daemon');
 update amqp.broker set password = 'p' where host = 'second';
 select is((select string_agg(kind, '') from t.take()), 'c', 'an update tells the daemon');
+update amqp.broker set on_reject = 'hold' where host = 'second';
+select is((select string_agg(kind, '') from t.take()), 'c', 'so does one of what becomes of rejected messages');
+select lives_ok($$update amqp.broker set on_reject = 'drop', retry_timeout = '0' where host = 'second'$$, 'no retry at all');
+select lives_ok($$update amqp.broker set on_reject = 'dead_letter', retry_timeout = '2 months' where host = 'second'$$, 'or for long');
+select throws_ok($$update amqp.broker set on_reject = 'ignore' where host = 'second'$$, '23514', null, 'on_reject is one of three');
+select throws_ok($$update amqp.broker set on_reject = null where host = 'second'$$, '23502', null, 'and never null');
+select throws_ok($$update amqp.broker set retry_timeout = '-1 s' where host = 'second'$$, '23514', null, 'retry_timeout is not negative');
+select count(*) from t.take() \g /dev/null
 insert into amqp.broker (broker_id, host) values (70, 'a'), (70, 'b');
 select is((select string_agg(kind, '') from t.take()), 'c', 'one statement is one message');
 select lives_ok($$select amqp.publish(70, 'ex', 'k', 'm')$$, 'a new broker can be used');

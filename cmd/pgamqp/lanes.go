@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgamqp/pgamqp/internal/catalog"
+	"github.com/pgamqp/pgamqp/internal/isolation"
+	"github.com/pgamqp/pgamqp/metrics"
+	"github.com/pgamqp/pgamqp/publisher"
+	"github.com/pgamqp/pgamqp/replication"
+)
+
+// mainStream is what the isolation of brokers sees of the stream that serves all.
+type mainStream struct {
+	*publisher.Publisher
+	session *replication.Session
+}
+
+// Received is the session's.
+func (m mainStream) Received() pglogrepl.LSN { return m.session.Received() }
+
+// slots is what a main stream, and no other, may do with the slots of detached brokers.
+type slots struct{ lanes catalog.Lanes }
+
+func (s slots) Lanes(ctx context.Context) ([]int32, error) { return s.lanes.List(ctx) }
+
+func (s slots) Copy(ctx context.Context, broker int32) error { return s.lanes.Copy(ctx, broker) }
+
+func (s slots) Drop(ctx context.Context, broker int32) error { return s.lanes.Drop(ctx, broker) }
+
+// begin is called for each main stream that has started.
+func (d *daemon) begin(ctx context.Context, at replication.Start) (replication.Begun, error) {
+	d.mu.Lock()
+	d.history = at.History
+	d.mu.Unlock()
+	end, forget, err := d.isolation.Begin(ctx,
+		slots{catalog.Lanes{Ask: d.ask, Slot: d.cfg.Slot, PID: at.PID}},
+		isolation.Start{Confirmed: at.Confirmed, Remembered: at.Remembered, History: at.History})
+	if err != nil {
+		return replication.Begun{}, err
+	}
+	return replication.Begun{Ended: end, Forget: forget}, nil
+}
+
+// ownStream streams from the slot of a detached broker. It lives as long as the broker is
+// detached, over interruptions: its session remembers what it has confirmed.
+type ownStream struct {
+	d         *daemon
+	broker    int32
+	session   *replication.Session
+	received  *metrics.Replication
+	slot      *metrics.Slot
+	publisher *publisher.Publisher // of the current run; guarded by d.mu
+}
+
+// ownStream returns that of a broker, made at the first call.
+func (d *daemon) ownStream(broker int32) isolation.Lane {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s := d.own[broker]; s != nil {
+		return s
+	}
+	name := catalog.LaneSlot(d.cfg.Slot, broker)
+	s := &ownStream{d: d, broker: broker, received: metrics.NewReplication(d.registry, name), slot: metrics.NewSlot(d.registry, name)}
+	config := d.sessionConfig()
+	config.Slot, config.Started = name, s.begin
+	// It checks the name only, which the server has accepted.
+	s.session, _ = replication.NewSession(config, d.log, s.received)
+	d.own[broker] = s
+	return s
+}
+
+// changed is called when a broker is detached, or has joined the others.
+func (d *daemon) changed(broker int32, detached bool) {
+	gauge := d.brokers.Broker(broker).Detached
+	if detached {
+		gauge.Set(1)
+		return
+	}
+	gauge.Set(0)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s := d.own[broker]; s != nil {
+		delete(d.own, broker)
+		s.received.Remove()
+		s.slot.Remove()
+	}
+}
+
+// begin refuses to stream from another server than the main stream: positions must mean
+// the same for both.
+func (s *ownStream) begin(_ context.Context, at replication.Start) (replication.Begun, error) {
+	s.d.mu.Lock()
+	defer s.d.mu.Unlock()
+	if at.History != s.d.history {
+		return replication.Begun{}, fmt.Errorf("slot of broker %d is read from system and timeline %s, the main slot from %s", s.broker, at.History, s.d.history)
+	}
+	return replication.Begun{}, nil
+}
+
+// Run implements isolation.Lane.
+func (s *ownStream) Run(ctx context.Context) error {
+	s.d.keepOverFailover(ctx, s.broker)
+	p := s.d.publisher.Own(s.broker, publisher.Metrics{
+		Brokers: s.d.brokers, Received: s.received.Received, Skipped: s.received.Skipped,
+	})
+	s.d.mu.Lock()
+	s.publisher = p
+	s.d.mu.Unlock()
+	publishing, end := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(publishing) }() // own publisher
+	err := s.session.Run(ctx, p)
+	end()
+	return errors.Join(err, <-ended)
+}
+
+// keepOverFailover makes a broker's slot a failover slot, if the main slot is one. What
+// cannot be done now is tried at the next start of the stream: it matters only then.
+func (d *daemon) keepOverFailover(ctx context.Context, broker int32) {
+	var main, lane catalog.SlotStatus
+	err := d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		if main, err = catalog.ReadSlot(ctx, conn, d.cfg.Slot); err == nil {
+			lane, err = catalog.ReadSlot(ctx, conn, catalog.LaneSlot(d.cfg.Slot, broker))
+		}
+		return err
+	})
+	if err == nil {
+		err = catalog.KeepLaneOverFailover(ctx, &d.pool.Config().ConnConfig.Config, main, lane)
+	}
+	if err != nil && ctx.Err() == nil {
+		d.log.Warn("cannot keep the slot of a detached broker over a failover", slog.String("broker", strconv.Itoa(int(broker))), slog.Any("error", err))
+	}
+}
+
+// Confirmed implements isolation.Lane.
+func (s *ownStream) Confirmed() pglogrepl.LSN { return s.session.Confirmed() }
+
+// Working implements isolation.Lane.
+func (s *ownStream) Working() bool {
+	if s.session.Status().State != metrics.StateStreaming {
+		return false
+	}
+	for _, lane := range s.lanes() {
+		if !lane.Down.IsZero() {
+			return false
+		}
+	}
+	return true
+}
+
+// lanes returns the state of the broker's lane, if it has one.
+func (s *ownStream) lanes() []publisher.LaneStatus {
+	s.d.mu.Lock()
+	p := s.publisher
+	s.d.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	return p.Status()
+}
+
+// ownStreams returns the streams of all detached brokers.
+func (d *daemon) ownStreams() []*ownStream {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := make([]*ownStream, 0, len(d.own))
+	for _, s := range d.own {
+		out = append(out, s)
+	}
+	return out
+}

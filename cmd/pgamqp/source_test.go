@@ -1,0 +1,66 @@
+package main
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A panic ends the whole process, and its supervisor starts it anew: half a daemon, which
+// reads but does not publish, would hold WAL back without anybody noticing. So nobody in
+// the daemon recovers.
+func TestO03NobodyRecoversFromAPanic(t *testing.T) {
+	calls(t, func(at token.Position, name string) {
+		if name == "recover" {
+			t.Errorf("%s recovers", at)
+		}
+	})
+}
+
+// A step of the clock must neither end nor prolong anything. Times of Go carry a clock that
+// does not step, unless they are turned into numbers and back.
+func TestO07NothingIsMeasuredByTheWallClock(t *testing.T) {
+	calls(t, func(at token.Position, name string) {
+		if name == "UnixNano" || name == "UnixMicro" && filepath.Base(at.Filename) != "decoder.go" {
+			t.Errorf("%s: %s loses the clock that does not step", at, name)
+		}
+	})
+}
+
+// calls visits every call in the source of the daemon, but for that which only tests use.
+func calls(t *testing.T, visit func(at token.Position, name string)) {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	looked := 0
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") ||
+			strings.Contains(path, "/fake") || strings.Contains(path, "/testserver/") {
+			return err
+		}
+		files := token.NewFileSet()
+		file, err := parser.ParseFile(files, path, nil, 0)
+		if err != nil {
+			return err
+		}
+		looked++
+		ast.Inspect(file, func(n ast.Node) bool {
+			if call, ok := n.(*ast.CallExpr); ok {
+				switch f := call.Fun.(type) {
+				case *ast.Ident:
+					visit(files.Position(call.Pos()), f.Name)
+				case *ast.SelectorExpr:
+					visit(files.Position(call.Pos()), f.Sel.Name)
+				}
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil || looked < 50 {
+		t.Errorf("looked at %d files: %v", looked, err)
+	}
+}

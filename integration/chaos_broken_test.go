@@ -1,0 +1,127 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgamqp/pgamqp/internal/testserver"
+)
+
+// brokenLimit is how long it may take until a broken program is found out.
+const brokenLimit = 4 * time.Minute
+
+// TestBrokenBuilds shows that TestChaos finds what it looks for. Each patch in testdata/broken makes one of
+// the mistakes that lose messages; a run against that program has to fail, and for that reason.
+func TestBrokenBuilds(t *testing.T) {
+	for _, broken := range []struct {
+		patch, faults string
+		complaints    []string // one of them is enough
+	}{
+		{"position_plus_one", `daemon killed|node \d frozen|path to node \d swallows$`, []string{wasLost}},
+		{"highest_confirmed_position", `daemon killed|path to node \d is slow`, []string{wasAhead, wasLost}},
+		{"verdicts_by_notify_publish", `has a full queue`, []string{wasAhead, wasLost}},
+		{"returns_are_ignored", `daemon killed|loses a binding`, []string{wasAhead, wasLost}},
+	} {
+		t.Run(broken.patch, func(t *testing.T) {
+			program, err := buildBroken(t.TempDir(), broken.patch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			code, output := runChaos(t, program, broken.faults)
+			found := regexp.MustCompile(`times: (.*):\n`).FindAllStringSubmatch(output, -1)
+			for _, f := range found {
+				for _, wanted := range broken.complaints {
+					if code == 1 && f[1] == wanted {
+						t.Logf("found out after %s: %s", time.Since(began).Round(time.Second), wanted)
+						return
+					}
+				}
+			}
+			t.Errorf("a run against this program ends with code %d and does not complain of %q:\n%s",
+				code, broken.complaints, output[max(0, len(output)-20_000):])
+		})
+	}
+}
+
+// buildBroken builds the program of a copy of the module with a patch applied.
+func buildBroken(folder, patch string) (program string, err error) {
+	source := filepath.Join(folder, "module")
+	if err := copyModule(source); err != nil {
+		return "", err
+	}
+	applied, err := filepath.Abs(filepath.Join("testdata", "broken", patch+".patch"))
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	program = filepath.Join(folder, "pgamqp")
+	for _, args := range [][]string{
+		// Without the variable git would look for a repository around the folder and leave out what is not in it.
+		{"git", "apply", "--verbose", applied},
+		{"go", "build", "-race", "-buildvcs=false", "-o", program, "./cmd/pgamqp"},
+	} {
+		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+		cmd.Dir, cmd.Env = source, append(os.Environ(), "GIT_CEILING_DIRECTORIES="+filepath.Dir(source))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", errors.Join(errors.New(strings.Join(args, " ")+"\n"+string(out)), err)
+		}
+	}
+	return program, nil
+}
+
+// copyModule copies what the program is built from.
+func copyModule(to string) error {
+	return filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := filepath.Base(path)
+		if entry.IsDir() {
+			if path != ".." && (name == "integration" || name == "tools" || name == "bin" || name == "testdata" || strings.HasPrefix(name, ".")) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, ".sql") && !strings.HasPrefix(name, "go.") {
+			return nil
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, strings.TrimPrefix(path, ".."))
+		return errors.Join(os.MkdirAll(filepath.Dir(target), 0o755), os.WriteFile(target, content, 0o600))
+	})
+}
+
+// runChaos runs TestChaos against a program, in a process of its own, as it is expected to fail.
+func runChaos(t *testing.T, program, faults string) (code int, output string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	cmd := exec.Command(self, "-test.run=^TestChaos$", "-test.v", "-test.timeout="+brokenLimit.String())
+	cmd.Env = append(os.Environ(), chaosProgram+"="+program, chaosTime+"=2m", chaosFaults+"="+faults)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := testserver.StartChild(cmd); err != nil {
+		t.Fatal(err)
+	}
+	var failed *exec.ExitError
+	if err := cmd.Wait(); err != nil && !errors.As(err, &failed) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String()
+}
