@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -60,7 +61,17 @@ const recoverLimit = 2 * time.Second
 // confirmed returns how many messages the brokers have confirmed to the daemon.
 func (d *daemon) confirmed(labels ...string) float64 {
 	d.t.Helper()
-	return d.metric("pgamqp_confirmed_messages_total", labels...)
+	n, _, _ := d.sum("pgamqp_confirmed_messages_total", labels...)
+	return n
+}
+
+// waitConnected waits until the daemon has connections to so many brokers.
+func (d *daemon) waitConnected(brokers float64) {
+	d.t.Helper()
+	await(d.t, startLimit, fmt.Sprintf("%v brokers are connected", brokers), func() bool {
+		n, _, _ := d.sum("pgamqp_broker_connected")
+		return n == brokers
+	})
 }
 
 // wantRecovery waits until a broker confirms more than it had during a fault, and fails the test

@@ -15,7 +15,7 @@ func TestR14AlarmFromBeforeTheConnectionIsSeen(t *testing.T) {
 	w.queue(1, "q")
 	setAlarm(t, rabbit, true)
 	d := w.start()
-	await(t, startLimit, "the daemon is connected", func() bool { return d.metric("pgamqp_broker_connected") == 1 })
+	d.waitConnected(1)
 	if d.metric("pgamqp_broker_blocked") != 0 {
 		t.Error("the daemon knows of the alarm before it has sent anything")
 	}
@@ -64,7 +64,7 @@ func TestR16CloseDuringAnAlarmOrAFreezeEnds(t *testing.T) {
 		{"freeze", pause},
 	} {
 		d := w.start("--window-messages", fmt.Sprint(faultWindow), "--shutdown-timeout", shutdown.String())
-		await(t, startLimit, "the daemon is connected", func() bool { return d.metric("pgamqp_broker_connected") == 1 })
+		d.waitConnected(1)
 		fault.set(true)
 		publish()
 		await(t, startLimit, "messages wait", func() bool { return d.metric("pgamqp_lag_seconds") > 0.5 })

@@ -94,11 +94,11 @@ func TestR39OnlyTheBrokerThatMissesItsPartIsSentAgain(t *testing.T) {
 		t.Helper()
 		w.exec(`select amqp.publish(b, '', 'q', 'good ' || n) from generate_series($1::int, $2) n, generate_series(1, 2) b`, from, from+each-1)
 	}
-	await(t, startLimit, "both brokers are connected", func() bool { return d.metric("pgamqp_broker_connected") == 2 })
+	d.waitConnected(2)
 	goroutines := d.metric("go_goroutines")
 	firstPart := func(d *daemon, n float64) {
 		t.Helper()
-		await(t, startLimit, "the first broker has its part", func() bool { return d.metric("pgamqp_confirmed_messages_total", `broker="1"`) == n })
+		await(t, startLimit, "the first broker has its part", func() bool { return d.confirmed(`broker="1"`) == n })
 		if value[bool](w, `select amqp.wait_delivered("timeout" => '500ms')`) {
 			t.Error("the transaction counts as delivered, and one broker has nothing of it")
 		}

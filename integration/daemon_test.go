@@ -209,11 +209,20 @@ func (d *daemon) get(path string) (code int, body string) {
 // the form broker="1".
 func (d *daemon) metric(name string, labels ...string) float64 {
 	d.t.Helper()
+	sum, found, text := d.sum(name, labels...)
+	if !found {
+		d.t.Fatalf("no metric %s with %v in\n%s", name, labels, text)
+	}
+	return sum
+}
+
+// sum is metric for series that there may be none of yet.
+func (d *daemon) sum(name string, labels ...string) (sum float64, found bool, text string) {
+	d.t.Helper()
 	code, text := d.get("/metrics")
 	if code != http.StatusOK {
 		d.t.Fatalf("/metrics answers %d: %s", code, text)
 	}
-	sum, found := 0.0, false
 series:
 	for line := range strings.Lines(text) {
 		rest, ok := strings.CutPrefix(line, name)
@@ -231,10 +240,7 @@ series:
 		}
 		sum, found = sum+value, true
 	}
-	if !found {
-		d.t.Fatalf("no metric %s with %v in\n%s", name, labels, text)
-	}
-	return sum
+	return sum, found, text
 }
 
 // waitLog waits until the log holds a text.

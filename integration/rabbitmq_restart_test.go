@@ -46,7 +46,7 @@ func TestR12RestartsOfTheBrokerLoseNothingAndRepeatOnlyWhatWasInFlight(t *testin
 		l.waitCommits(100) // the application notices nothing
 		before := d.confirmed()
 		d.wantRecovery(fault, restart(t, rabbit), before)
-		await(t, startLimit, "both brokers are connected again", func() bool { return d.metric("pgamqp_broker_connected") == 2 })
+		d.waitConnected(2)
 	}
 	l.waitCommits(20)
 	l.stop()
