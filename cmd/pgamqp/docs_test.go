@@ -178,3 +178,21 @@ func TestCheckOfTheFaultsFindsMistakes(t *testing.T) {
 		}
 	}
 }
+
+// TestFaultsAreComplete: every way to fail that is known stands in its table, once.
+func TestFaultsAreComplete(t *testing.T) {
+	var known []string
+	for _, table := range []struct {
+		letter string
+		rows   int
+	}{{"P", 56}, {"R", 40}, {"H", 11}, {"O", 10}} {
+		for n := range table.rows {
+			known = append(known, fmt.Sprintf("%s%02d", table.letter, n+1))
+		}
+	}
+	known = append(known, "P54a")
+	faults, _ := readFaults(document(t, "docs", "operations.md"))
+	for _, w := range checkComplete(faults, known) {
+		t.Errorf("docs/operations.md: %s", w)
+	}
+}
