@@ -279,6 +279,7 @@ download_rabbitmq4() {
 }
 
 install_rabbitmq4() {
+	! compgen -G '/usr/lib/rabbitmq/lib/rabbitmq_server-4.*' >/dev/null || return 0 # the machine's own
 	[[ ! -x $rabbitmq4/usr/lib/rabbitmq/bin/rabbitmq-server ]] || return 0
 	if ! have apt-get || ! have dpkg || [[ ! -r $keyring ]]; then
 		die 'RabbitMQ 4 is unpacked from packages of Debian, which this system is not'

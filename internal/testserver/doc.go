@@ -15,6 +15,10 @@
 //
 // Missing programs are an error that says to run `make setup`; nothing is ever skipped.
 //
+// PGAMQP_TEST_POSTGRES and PGAMQP_TEST_RABBITMQ name the versions of servers that do not ask for
+// one, so that one suite can be run against each. A RabbitMQ that is newer than the machine
+// allows runs in a folder of its own by chroot, see installation.go.
+//
 // The package keeps one goroutine for the life of the process, spawnLoop. A test that
 // looks for leaked goroutines passes it to goleak:
 //

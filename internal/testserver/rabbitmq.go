@@ -190,7 +190,13 @@ func (r *RabbitMQ) Start() error {
 	r.proc, r.paused = proc, false
 	ctx, cancel := context.WithTimeout(context.Background(), rabbitStartLimit)
 	defer cancel()
-	if err := await(ctx, proc, 50*time.Millisecond, func() bool { return r.ready(ctx) }); err != nil {
+	err = await(ctx, proc, 50*time.Millisecond, func() bool { return r.ready(ctx) })
+	if err == nil && len(r.peers) > 0 {
+		// A virtual host that is added while a node of the cluster has opened its port but not
+		// yet booted does not come to be on it, which the adding node waits a minute for.
+		_, err = r.Ctl(ctx, "await_startup")
+	}
+	if err != nil {
 		err = fmt.Errorf("wait until rabbitmq is ready: %w; its log ends with:\n%s", err, r.log.tail())
 		if proc.running() {
 			err = errors.Join(err, proc.end(syscall.SIGKILL, rabbitStopLimit, syscall.SIGKILL))
