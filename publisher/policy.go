@@ -119,7 +119,7 @@ func (l *lane) holding() *entry {
 // the broker is down, or will not take the message that is next. The lock is held.
 func (l *lane) unavailable() (since time.Time, err error) {
 	if e := l.holding(); e != nil && (l.down.IsZero() || e.heldAt.Before(l.down)) {
-		return e.heldAt, fmt.Errorf("%s is held until the broker takes it: %s", e.name(), e.heldFor)
+		return e.heldAt, e.heldError()
 	}
 	return l.down, l.err
 }
@@ -159,14 +159,15 @@ func (l *lane) pauseHeld(ctx context.Context) {
 	h := &l.holdPause
 	l.mu.Lock()
 	e := l.holding()
-	_, err := l.unavailable()
 	l.mu.Unlock()
-	if e != nil && !e.heldAt.Equal(h.heldAt) { // another one: there is progress
-		h.heldAt = e.heldAt
-		h.wait.Reset()
-	}
-	if e != nil && h.repeats.Worth(err.Error(), time.Now()) {
-		l.log.Warn("broker gets no messages until it takes this one", slog.Any("error", err))
+	if e != nil {
+		if !e.heldAt.Equal(h.heldAt) { // another one: there is progress
+			h.heldAt = e.heldAt
+			h.wait.Reset()
+		}
+		if err := e.heldError(); h.repeats.Worth(err.Error(), time.Now()) {
+			l.log.Warn("broker gets no messages until it takes this one", slog.Any("error", err))
+		}
 	}
 	l.pause(ctx, h.wait)
 }
@@ -180,6 +181,10 @@ func (l *lane) pause(ctx context.Context, b *backoff.Backoff) {
 	case <-l.hurry:
 	case <-ctx.Done():
 	}
+}
+
+func (e *entry) heldError() error {
+	return fmt.Errorf("%s is held until the broker takes it: %s", e.name(), e.heldFor)
 }
 
 // name says which message, or declaration, an entry is.
