@@ -200,3 +200,33 @@ func TestPostgresStopsPromptlyWithADetachedBroker(t *testing.T) {
 	}
 	w.checkLeftovers(d)
 }
+
+// TestLostSlotOfADetachedBrokerStopsTheDaemon: its messages are nowhere any more.
+func TestLostSlotOfADetachedBrokerStopsTheDaemon(t *testing.T) {
+	t.Parallel()
+	p := ownPostgres(t, testserver.PostgresOptions{Settings: map[string]string{"max_slot_wal_keep_size": "1MB"}})
+	w := newWorld(t, worldOptions{brokers: 2, postgres: p})
+	w.queue(1, "q")
+	d := w.start("--detach-after", "1s")
+	w.breakBroker(d, 2)
+	w.exec(`select amqp.publish(2, '', 'q', 'is lost')`)
+	w.exec(`select amqp.publish(1, '', 'q', 'comes')`)
+	w.waitOwnSlots(1)
+	own := w.slot + "_broker_2"
+	from := value[string](w, confirmedFlush, own)
+	w.exec(`create table some_wal ()`)
+	await(t, time.Minute, "the slot is lost", func() bool {
+		w.exec(`select pg_switch_wal()`)
+		w.exec(`select amqp.publish(1, '', 'q', 'comes, too')`)
+		w.exec(`checkpoint`)
+		return value[string](w, `select wal_status from pg_replication_slots where slot_name = $1`, own) == "lost"
+	})
+	if code := d.wait(startLimit); code != exitSlotLost {
+		t.Errorf("exit code %d, want %d", code, exitSlotLost)
+	}
+	for _, want := range []string{own, from} {
+		if log := d.log.String(); !strings.Contains(log, want) {
+			t.Errorf("the log does not name %s\n%s", want, log)
+		}
+	}
+}

@@ -282,31 +282,6 @@ func (l *lane) drain(ctx context.Context, patience time.Duration) error {
 	}
 }
 
-// setDown says that the lane cannot deliver, and why; setUp that it can.
-func (l *lane) setDown(err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.down.IsZero() {
-		l.down = time.Now()
-	}
-	l.err = err
-}
-
-func (l *lane) setUp() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.down, l.err = time.Time{}, nil
-}
-
-// status returns since when the lane is down (zero: it is not), why, and how many
-// messages it holds.
-func (l *lane) status() (down time.Time, err error, held int) { //nolint:revive,staticcheck // the error is a fact here, not a result
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	down, err = l.unavailable()
-	return down, err, l.window.len()
-}
-
 // run connects and publishes until ctx ends, or the lane is retired and empty.
 func (l *lane) run(ctx context.Context) {
 	defer close(l.ended)
@@ -393,15 +368,4 @@ func (l *lane) connect(ctx context.Context, h Host) error {
 		}
 	}
 	return nil
-}
-
-func (l *lane) onBlocked(blocked bool, reason string) {
-	l.metrics.SetBlocked(blocked)
-	if blocked {
-		l.setDown(errors.New("the broker has an alarm and takes no messages: " + reason))
-		l.log.Warn("blocked by broker", slog.String("reason", reason))
-		return
-	}
-	l.setUp()
-	l.log.Info("resumed by broker")
 }

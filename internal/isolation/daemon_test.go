@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pglogrepl"
 
 	"github.com/pgamqp/pgamqp/decoder"
+	"github.com/pgamqp/pgamqp/internal/backoff"
 	"github.com/pgamqp/pgamqp/internal/isolation"
 	"github.com/pgamqp/pgamqp/publisher"
 )
@@ -100,7 +101,7 @@ func (d *daemon) pause(ctx context.Context) error {
 	delays := []time.Duration{0, time.Millisecond, 30 * time.Millisecond, time.Second, 30 * time.Second}
 	delay := delays[d.random.IntN(len(delays))]
 	d.w.mu.Unlock()
-	return sleep(ctx, delay)
+	return backoff.Sleep(ctx, delay)
 }
 
 // lead starts a main stream, if the slot is free. It goes on beside the test.
@@ -333,7 +334,7 @@ func (d *daemon) lane(broker int32) isolation.Lane {
 func (o *ownStream) Run(ctx context.Context) error {
 	for {
 		o.connect()
-		if sleep(ctx, 500*time.Millisecond) != nil {
+		if backoff.Sleep(ctx, 500*time.Millisecond) != nil {
 			break
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/pgamqp/pgamqp/internal/backoff"
 )
 
 const brokers = 3
@@ -19,18 +21,6 @@ const brokers = 3
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func timeZero() time.Time { return time.Time{} }
-
-// sleep passes time of the bubble, unless ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
 
 // TestNoHistoryLosesOrReordersAMessage runs the real coordinator and gates through random
 // histories of two daemons, of which one at a time reads the main slot. Between every two
@@ -191,7 +181,7 @@ func (h *history) run(d time.Duration) error {
 				d.stopLeading()
 			}
 		}
-		_ = sleep(context.Background(), d/8)
+		_ = backoff.Sleep(context.Background(), d/8)
 		synctest.Wait()
 	}
 	return nil
@@ -268,7 +258,7 @@ func (h *history) stop() {
 		d.cancel()
 		d.stopLeading()
 	}
-	_ = sleep(context.Background(), 5*time.Minute) // what was asked of the server is done by now
+	_ = backoff.Sleep(context.Background(), 5*time.Minute) // what was asked of the server is done by now
 	synctest.Wait()
 }
 
