@@ -22,7 +22,8 @@
 //	l := w.startLoad(loadOptions{})
 //	... break something ...
 //	l.stop()
-//	compare(h.bodies(1), w.received(1, loadQueue)).wantComplete(t)
+//	got := w.received(1, loadQueue) // first: history sees only what is on disk
+//	compare(h.bodies(1), got).wantComplete(t)
 //
 // Nothing sleeps: what takes time is awaited, with a deadline. What the daemon and the servers
 // had to say is shown when a test fails. A report of the race detector is a failure.
