@@ -22,7 +22,8 @@
 //	l := w.startLoad(loadOptions{})
 //	... break something ...
 //	l.stop()
-//	compare(h.bodies(1), w.received(1, loadQueue)).wantComplete(t)
+//	got := w.received(1, loadQueue) // first: history sees only what is on disk
+//	compare(h.bodies(1), got).wantComplete(t)
 //
 // TestChaos does that with everything at once, from one seed, and only for `make chaos`: docs/reliability.md.
 //
