@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"slices"
@@ -55,13 +56,23 @@ func (s *daemons) end(d *daemon, by syscall.Signal) error {
 	if !d.running() {
 		return fmt.Errorf("daemon %d has ended by itself, with exit code %d", d.cmd.Process.Pid, d.cmd.ProcessState.ExitCode())
 	}
-	// Before its first line a process is not one yet that knows how to stop.
-	began := strings.Contains(d.log.String(), "msg=starting")
+	if by == syscall.SIGTERM {
+		s.waitStarted(d)
+	}
 	d.signal(by)
-	if code := d.wait(stopLimit); by == syscall.SIGTERM && code != 0 && began {
+	if code := d.wait(stopLimit); by == syscall.SIGTERM && code != 0 {
 		return fmt.Errorf("daemon %d: exit code %d after SIGTERM", d.cmd.Process.Pid, code)
 	}
 	return nil
+}
+
+// waitStarted waits until a daemon says something: before, it does not yet know what to do with a signal.
+func (s *daemons) waitStarted(d *daemon) {
+	ctx, cancel := context.WithTimeout(s.c.t.Context(), startLimit)
+	defer cancel()
+	for ctx.Err() == nil && d.running() && d.log.String() == "" {
+		pause(ctx, 10*time.Millisecond)
+	}
 }
 
 // check returns an error for a daemon that should run and does not, and starts another.
