@@ -54,6 +54,30 @@ func TestBrokenBuilds(t *testing.T) {
 	}
 }
 
+// TestPatchesOfBrokenBuildsFit is what the ordinary run knows of them: they fit the code as it is.
+func TestPatchesOfBrokenBuildsFit(t *testing.T) {
+	t.Parallel()
+	patches, err := filepath.Glob(filepath.Join("testdata", "broken", "*.patch"))
+	if err != nil || len(patches) < 4 {
+		t.Fatalf("patches %q, %v", patches, err)
+	}
+	folder := t.TempDir()
+	if err := copyModule(folder); err != nil {
+		t.Fatal(err)
+	}
+	for _, patch := range patches {
+		path, err := filepath.Abs(patch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check := exec.CommandContext(t.Context(), "git", "apply", "--check", path)
+		check.Dir, check.Env = folder, append(os.Environ(), "GIT_CEILING_DIRECTORIES="+filepath.Dir(folder))
+		if out, err := check.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", patch, err, out)
+		}
+	}
+}
+
 // buildBroken builds the program of a copy of the module with a patch applied.
 func buildBroken(folder, patch string) (program string, err error) {
 	source := filepath.Join(folder, "module")
