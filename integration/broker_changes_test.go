@@ -185,8 +185,8 @@ func TestR18ExpiredPasswordIsWaitedFor(t *testing.T) {
 		limit  time.Duration
 	}{
 		"the daemon reads on": {2048, recoverLimit},
-		// The news of the change stands behind messages that wait for room: the table is read now and then.
-		"the window is full": {faultWindow, 20 * time.Second},
+		// The news of the change stands behind messages that wait for room: the table is read once a second then.
+		"the window is full": {faultWindow, 2 * recoverLimit},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

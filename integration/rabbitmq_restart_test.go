@@ -121,7 +121,8 @@ func TestR13AlarmIsWaitedFor(t *testing.T) {
 func testBrokerWait(t *testing.T, rabbit *testserver.RabbitMQ, times int, wait time.Duration, hold, release func(*daemon)) {
 	w := newWorld(t, worldOptions{brokers: 2, rabbit: rabbit})
 	h := w.history()
-	d := w.start("--window-messages", fmt.Sprint(faultWindow))
+	// No broker gets a stream of its own, which would be another connection.
+	d := w.start("--window-messages", fmt.Sprint(faultWindow), "--detach-after", "0s")
 	l := w.startLoad(restartLoad())
 	l.waitCommits(20)
 	goroutines := d.metric("go_goroutines")

@@ -13,8 +13,8 @@ import (
 // trigger can be disabled, and every refreshStuck while a lane is stuck, because the
 // sign may wait behind the very messages that are stuck.
 const (
-	refreshStuck = 3 * time.Second
-	refreshEvery = 5 * refreshStuck
+	refreshStuck = time.Second
+	refreshEvery = 15 * refreshStuck
 )
 
 // keepDefinitions reads amqp.broker at the start and every now and then.
