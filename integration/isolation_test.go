@@ -204,7 +204,7 @@ func TestPostgresStopsPromptlyWithADetachedBroker(t *testing.T) {
 // TestLostSlotOfADetachedBrokerStopsTheDaemon: its messages are nowhere any more.
 func TestLostSlotOfADetachedBrokerStopsTheDaemon(t *testing.T) {
 	t.Parallel()
-	p := ownPostgres(t, testserver.PostgresOptions{Settings: map[string]string{"max_slot_wal_keep_size": "1MB"}})
+	p := ownPostgres(t, testserver.PostgresOptions{Settings: map[string]string{"max_slot_wal_keep_size": "48MB"}})
 	w := newWorld(t, worldOptions{brokers: 2, postgres: p})
 	w.queue(1, "q")
 	d := w.start("--detach-after", "1s")
@@ -214,11 +214,14 @@ func TestLostSlotOfADetachedBrokerStopsTheDaemon(t *testing.T) {
 	w.waitOwnSlots(1)
 	own := w.slot + "_broker_2"
 	from := value[string](w, confirmedFlush, own)
-	w.exec(`create table some_wal ()`)
 	await(t, time.Minute, "the slot is lost", func() bool {
+		before := w.lsn(`select pg_current_wal_insert_lsn()::text`)
 		w.exec(`select pg_switch_wal()`)
 		w.exec(`select amqp.publish(1, '', 'q', 'comes, too')`)
 		w.exec(`checkpoint`)
+		await(t, startLimit, "the main slot follows", func() bool {
+			return w.lsn(`select coalesce(restart_lsn, '0/0')::text from pg_replication_slots where slot_name = $1`, w.slot) >= before
+		})
 		return value[string](w, `select wal_status from pg_replication_slots where slot_name = $1`, own) == "lost"
 	})
 	if code := d.wait(startLimit); code != exitSlotLost {
