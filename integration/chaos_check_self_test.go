@@ -69,6 +69,14 @@ func TestCheckerOfFaultRunsFindsEveryDifference(t *testing.T) {
 			r.came[load] = slices.Delete(slices.Clone(r.came[load]), 1, 2)
 		}, []string{wasChanged, wasLost, wasAhead}},
 		{"b and c are turned around", func(r *round) { r.came[load][1], r.came[load][2] = r.came[load][2], r.came[load][1] }, []string{wasMisplaced}},
+		{"b and c are turned around by a node that was killed", func(r *round) {
+			r.came[load][1], r.came[load][2] = r.came[load][2], r.came[load][1]
+			r.troubles = append(r.troubles, trouble{began: time.Unix(2, 0), ended: time.Unix(2, 0), from: 5, crashed: []int{1}})
+		}, nil},
+		{"b and c are turned around, and another node was killed", func(r *round) {
+			r.came[load][1], r.came[load][2] = r.came[load][2], r.came[load][1]
+			r.troubles = append(r.troubles, trouble{began: time.Unix(2, 0), ended: time.Unix(2, 0), from: 5, crashed: []int{2}})
+		}, []string{wasMisplaced}},
 		{"c came again in a time of trouble", again(2), nil},
 		{"c came twice again", func(r *round) { again(2)(r); again(2)(r) }, []string{wasRepeated}},
 		{"b came again without a reason", func(r *round) {

@@ -41,6 +41,9 @@ type trouble struct {
 	began, ended time.Time
 	times        int
 	from         pglogrepl.LSN // what was sent again ends behind it; 0: as the samples say
+	// crashed are the brokers whose node was killed in this time. Of what such a node has not confirmed
+	// yet, a later message may be on its disk already and an earlier one not.
+	crashed []int
 }
 
 // checker compares what was committed with what came.
@@ -167,7 +170,7 @@ func (k *checker) follow(r *round, to place, got []amqp.Delivery) {
 		m.came, m.seen = m.came+1, k.rounds
 		inRound[name]++
 		if at, ours := position[name]; ours && m.came == 1 && !m.dead && to.queue != chaosNarrow {
-			if at < highest {
+			if at < highest && !r.crashedWith(committed[at]) {
 				k.complain(wasMisplaced, "%s at %+v came behind %s", name, to, committed[highest].name)
 			}
 			highest = max(highest, at)
@@ -250,6 +253,16 @@ func (k *checker) checkRepeated(r *round, to place, name string, n int) {
 	if n > allowed {
 		k.complain(wasRepeated, "%s at %+v, unit ends %v, came %d times and may %d times", name, to, m.ends, n, allowed)
 	}
+}
+
+// crashedWith tells whether a message may have been unconfirmed when its broker's node was killed.
+func (r *round) crashedWith(e emission) bool {
+	for i, s := range r.spans {
+		if slices.Contains(r.troubles[i].crashed, e.to.broker) && s.from < e.end && e.end <= s.to {
+			return true
+		}
+	}
+	return false
 }
 
 // spanOf returns the WAL that was written and not confirmed in a time of trouble.

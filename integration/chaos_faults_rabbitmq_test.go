@@ -26,7 +26,18 @@ func rabbitFaults(node int) []fault {
 	}
 	all := []fault{
 		{"stopped", 1, nil, restart(func(f *breakage) error { return f.nodes[node].Stop() })},
-		{"killed", 2, nil, restart(func(f *breakage) error { return f.nodes[node].Kill() })},
+		{"killed", 2, nil, restart(func(f *breakage) error {
+			t := trouble{began: time.Now()}
+			err := f.nodes[node].Kill()
+			t.ended = time.Now()
+			for i, b := range f.brokers {
+				if b.node == node {
+					t.crashed = append(t.crashed, i+1)
+				}
+			}
+			f.troubles.add(t)
+			return err
+		})},
 		{"frozen", 2, nil, func(f *breakage) error {
 			err := f.nodes[node].Pause()
 			f.hold(200*time.Millisecond, 8*time.Second)
