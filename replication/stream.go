@@ -242,7 +242,7 @@ func (s *stream) handle(ctx context.Context, message pgproto3.BackendMessage) er
 		// all we send from now on.
 		pg := pgconn.ErrorResponseToPgError(m)
 		if pg.Code == undefinedObject {
-			return stuckError(s.cfg.Slot, s.cfg.Publication, s.report.last, max(s.server.walEnd, s.tracker.Received()), pg)
+			return stuckError(s.cfg.Slot, s.cfg.Publication, s.tracker.Flushed(), max(s.server.walEnd, s.tracker.Received()), pg)
 		}
 		return fmt.Errorf("stream from slot %q: %w", s.cfg.Slot, pg)
 	default: // CopyDone, CommandComplete, ReadyForQuery
