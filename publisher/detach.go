@@ -27,14 +27,12 @@ func (o *ownStream) concerns(e *decoder.Envelope) bool {
 	return e.BrokerID == o.broker
 }
 
-// serves tells whether the message at pos, to a broker, is this stream's to deliver.
-func (p *Publisher) serves(ctx context.Context, id int32, pos decoder.Position) (bool, error) {
+// serves tells whether the message at pos is this stream's to deliver. gate is that of its
+// broker in the main stream, nil if it has none.
+func (p *Publisher) serves(ctx context.Context, gate *Gate, pos decoder.Position) (bool, error) {
 	if p.own != nil {
 		return p.own.gate.ServesLane(ctx, pos)
 	}
-	p.mu.Lock()
-	gate := p.gates[id]
-	p.mu.Unlock()
 	return gate == nil || gate.ServesMain(pos), nil
 }
 

@@ -206,12 +206,14 @@ func (p *Publisher) bury(ctx context.Context, m *decoder.Message, e *decoder.Env
 // for once more.
 func (p *Publisher) lane(ctx context.Context, id int32, pos decoder.Position) (l *lane, serves bool, err error) {
 	for look := 0; ; look++ {
-		if serves, err = p.serves(ctx, id, pos); err != nil || !serves {
+		p.mu.Lock()
+		l, gate := p.lanes[id], p.gates[id]
+		p.mu.Unlock()
+		// A lane that ends between the look and the answer does not take the message, and
+		// the caller asks again.
+		if serves, err := p.serves(ctx, gate, pos); err != nil || !serves {
 			return nil, false, err
 		}
-		p.mu.Lock()
-		l = p.lanes[id]
-		p.mu.Unlock()
 		if l != nil || look > 0 {
 			return l, true, nil
 		}

@@ -26,22 +26,13 @@ type mainStream struct {
 // Received is the session's.
 func (m mainStream) Received() pglogrepl.LSN { return m.session.Received() }
 
-// slots is what a main stream, and no other, may do with the slots of detached brokers.
-type slots struct{ lanes catalog.Lanes }
-
-func (s slots) Lanes(ctx context.Context) ([]int32, error) { return s.lanes.List(ctx) }
-
-func (s slots) Copy(ctx context.Context, broker int32) error { return s.lanes.Copy(ctx, broker) }
-
-func (s slots) Drop(ctx context.Context, broker int32) error { return s.lanes.Drop(ctx, broker) }
-
 // begin is called for each main stream that has started.
 func (d *daemon) begin(ctx context.Context, at replication.Start) (replication.Begun, error) {
 	d.mu.Lock()
 	d.history = at.History
 	d.mu.Unlock()
 	end, forget, err := d.isolation.Begin(ctx,
-		slots{catalog.Lanes{Ask: d.ask, Slot: d.cfg.Slot, PID: at.PID}},
+		&catalog.Lanes{Ask: d.ask, Slot: d.cfg.Slot, PID: at.PID},
 		isolation.Start{Confirmed: at.Confirmed, Remembered: at.Remembered, History: at.History})
 	if err != nil {
 		return replication.Begun{}, err
@@ -176,4 +167,13 @@ func (d *daemon) ownStreams() []*ownStream {
 		out = append(out, s)
 	}
 	return out
+}
+
+// sessions returns the main stream's session and those of all detached brokers.
+func (d *daemon) sessions() []*replication.Session {
+	all := []*replication.Session{d.session}
+	for _, s := range d.ownStreams() {
+		all = append(all, s.session)
+	}
+	return all
 }

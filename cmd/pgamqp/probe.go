@@ -13,7 +13,9 @@ const probeEvery = 500 * time.Millisecond
 
 // watchShutdown looks for the sign of a shutdown that a stream can miss: a login that is refused.
 // The server waits, without limit, until all it has sent is confirmed. A stream that receives
-// sees that in the server's keepalives; one whose buffers are full does not receive.
+// sees that in the server's keepalives; one whose buffers are full does not receive. Only the main
+// stream counts: when it has all confirmed, the server ends it, and with it end the streams of
+// detached brokers, however full.
 func (d *daemon) watchShutdown(ctx context.Context) error {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()

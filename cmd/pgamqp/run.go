@@ -277,11 +277,7 @@ const stuckAfter = 30 * time.Second
 
 // live tells whether the process works; a restart cures what it complains of.
 func (d *daemon) live() error {
-	sessions := []*replication.Session{d.session}
-	for _, s := range d.ownStreams() {
-		sessions = append(sessions, s.session)
-	}
-	for _, s := range sessions {
+	for _, s := range d.sessions() {
 		if stuck := s.Stuck(); stuck > stuckAfter && s.Status().State != metrics.StateStopped {
 			return fmt.Errorf("a replication session has shown no sign of work for %s", stuck.Round(time.Second))
 		}

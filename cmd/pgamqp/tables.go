@@ -28,9 +28,8 @@ func (d *daemon) ask(ctx context.Context, f func(context.Context, *pgx.Conn) err
 	if err != nil {
 		var refused *pgconn.PgError
 		if errors.As(err, &refused) && refused.Code == cannotConnectNow {
-			d.session.ServerStopping()
-			for _, s := range d.ownStreams() {
-				s.session.ServerStopping()
+			for _, s := range d.sessions() {
+				s.ServerStopping()
 			}
 		}
 		return err

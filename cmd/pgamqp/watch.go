@@ -62,10 +62,12 @@ func (d *daemon) lookAtSlot(ctx context.Context, warnings *slotWarnings) (synchr
 		if err != nil {
 			return err
 		}
-		if pid := d.session.PID(); pid != 0 {
-			if synchronous, err = catalog.IsSynchronousStandby(ctx, conn, pid); err != nil {
+		for _, s := range d.sessions() {
+			sync, err := catalog.IsSynchronousStandby(ctx, conn, s.PID()) // no process has number 0
+			if err != nil {
 				return err
 			}
+			synchronous = synchronous || sync
 		}
 		show(d.slot, status)
 		for _, own := range d.ownStreams() {

@@ -20,8 +20,8 @@ import (
 // may have been done, but will not be done later, unless it was ctx that ended: then all
 // depends on the main stream's still reading the main slot when the server gets to it.
 type Slots interface {
-	// Lanes returns the brokers that have a slot of their own.
-	Lanes(ctx context.Context) ([]int32, error)
+	// List returns the brokers that have a slot of their own.
+	List(ctx context.Context) ([]int32, error)
 	// Copy copies the main slot for a broker, unless it has a slot of its own already. nil
 	// means that there is one, on disk.
 	Copy(ctx context.Context, broker int32) error
@@ -140,7 +140,7 @@ type Start struct {
 // process had detached has no slot any more: another daemon let it rejoin, and only the
 // main slot keeps now what this process has passed over.
 func (c *Coordinator) Begin(ctx context.Context, slots Slots, at Start) (end func(), forget bool, err error) {
-	detached, err := slots.Lanes(ctx)
+	detached, err := slots.List(ctx)
 	if err != nil {
 		return nil, false, fmt.Errorf("look for slots of detached brokers: %w", err)
 	}
@@ -212,7 +212,7 @@ func (e *epoch) watch() {
 // in this epoch, by a Copy whose answer was late or by a detachment that was called off:
 // the main stream has all that is in it.
 func (e *epoch) sweep() {
-	there, err := e.slots.Lanes(e.ctx)
+	there, err := e.slots.List(e.ctx)
 	if err != nil {
 		return // the next time
 	}

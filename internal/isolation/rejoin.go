@@ -136,7 +136,7 @@ func (e *epoch) drop(broker int32) (gone, sure bool) {
 		if err == nil {
 			return true, true
 		}
-		there, lookErr := e.slots.Lanes(e.ctx)
+		there, lookErr := e.slots.List(e.ctx)
 		switch {
 		case lookErr != nil:
 		case !slices.Contains(there, broker):

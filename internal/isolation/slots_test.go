@@ -54,7 +54,7 @@ func (s slots) ask(ctx context.Context, do func(w *world) error) error {
 	}
 }
 
-func (s slots) Lanes(ctx context.Context) ([]int32, error) {
+func (s slots) List(ctx context.Context) ([]int32, error) {
 	found := make(chan []int32, 1)
 	err := s.ask(ctx, func(w *world) error {
 		var out []int32
