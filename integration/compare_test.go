@@ -85,6 +85,15 @@ func (c comparison) wantComplete(t *testing.T) {
 	c.want(t, "came out of order", c.misplaced)
 }
 
+// wantRepeatedAtMost is wantComplete with a bound on the repetitions.
+func (c comparison) wantRepeatedAtMost(t *testing.T, most int) {
+	t.Helper()
+	c.wantComplete(t)
+	if n := len(c.repeated); n > most {
+		t.Errorf("%d messages came again, more than %d", n, most)
+	}
+}
+
 func (c comparison) want(t *testing.T, what string, which []string) {
 	t.Helper()
 	if len(which) > 0 {

@@ -21,6 +21,15 @@ func (w *world) history() *history {
 	return h
 }
 
+// compare waits until all that was committed is delivered to a queue, and compares it with what
+// was committed. Only then, because history sees what is on disk, and a message outside of a
+// transaction may be delivered and not be there yet.
+func (h *history) compare(broker int, queue string) comparison {
+	h.w.t.Helper()
+	got := h.w.received(broker, queue)
+	return compare(h.bodies(broker), got)
+}
+
 // bodies returns the bodies of the messages to a broker, autonomous ones at the place at
 // which they were written.
 func (h *history) bodies(broker int) []string {

@@ -54,7 +54,7 @@ func TestP01KillBetweenTwoAdjacentUnitsLosesAndRepeatsNothing(t *testing.T) {
 		d = w.start()
 	}
 	for broker := 1; broker <= 2; broker++ {
-		compare(h.bodies(broker), w.received(broker, "q")).wantExact(t)
+		h.compare(broker, "q").wantExact(t)
 	}
 	if exact < rounds/2 {
 		t.Errorf("only in %d of %d rounds the confirmed position was the end of the first unit", exact, rounds)

@@ -119,7 +119,7 @@ func TestP16AndP17AndP19PostgresStopsPromptly(t *testing.T) {
 		w.waitStreaming()
 		w.waitDelivered()
 	}
-	compare(h.bodies(1), w.received(1, "q")).wantComplete(t)
+	h.compare(1, "q").wantComplete(t)
 	w.checkLeftovers(d)
 	checkGoroutines(t, d, goroutines)
 }
@@ -150,7 +150,7 @@ func TestP16PostgresStopsPromptlyWithABrokerThatIsBlockedOrPaused(t *testing.T) 
 	}
 	w.waitStreaming()
 	w.waitDelivered()
-	compare(h.bodies(1), w.received(1, "q")).wantComplete(t)
+	h.compare(1, "q").wantComplete(t)
 	w.checkLeftovers(d)
 }
 

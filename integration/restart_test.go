@@ -41,9 +41,9 @@ func TestP56TwentyCleanRestartsUnderLoadLoseAndRepeatNothing(t *testing.T) {
 	d := w.start()
 	l.stop()
 	for broker := 1; broker <= 2; broker++ {
-		got := w.received(broker, loadQueue)
-		compare(h.bodies(broker), got).wantExact(t)
-		t.Logf("broker %d: %d messages", broker, len(got))
+		c := h.compare(broker, loadQueue)
+		c.wantExact(t)
+		t.Logf("broker %d: %d messages", broker, c.came)
 	}
 	h.checkLedger()
 	w.checkLeftovers(d)

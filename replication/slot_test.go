@@ -91,26 +91,35 @@ func TestH10SlotNamesThatPostgreSQLDoesNotAllowAreRefused(t *testing.T) {
 	}
 }
 
-func TestServerThatCannotBeInspectedIsTriedAgain(t *testing.T) {
-	t.Parallel()
-	for name, part := range map[string]string{
+// questions are what is asked between the login and the stream, each with a part of its text. A
+// server on timeline 2 is asked all.
+func questions() map[string]string {
+	return map[string]string{
 		"IDENTIFY_SYSTEM": "IDENTIFY_SYSTEM", "the slot": "pg_replication_slots", "the publication": "pg_publication",
 		"the history": "TIMELINE_HISTORY", "the start": "START_REPLICATION",
-	} {
+	}
+}
+
+func historyOfTimeline2() *fakewal.Answer {
+	return &fakewal.Answer{Columns: []string{"filename", "content"}, Rows: [][]any{{"2", "1\t0/100\tno\n"}}}
+}
+
+func TestServerThatCannotBeInspectedIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	for name, part := range questions() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.SetSystem(system(2))
-			history := &fakewal.Answer{Columns: []string{"filename", "content"}, Rows: [][]any{{"2", "1\t0/100\tno\n"}}}
 			w.change(func(w *world) {
-				w.answers["TIMELINE_HISTORY"] = history
+				w.answers["TIMELINE_HISTORY"] = historyOfTimeline2()
 				w.answers[part] = &fakewal.Answer{Error: &fakewal.Error{Code: "57014", Message: "canceled"}}
 			})
 			r := w.run(w.config(), confirmAll())
 			fakewal.Await[*fakewal.Closed](t, w.Server)
 			w.change(func(w *world) {
 				delete(w.answers, part)
-				w.answers["TIMELINE_HISTORY"] = history
+				w.answers["TIMELINE_HISTORY"] = historyOfTimeline2()
 			})
 			w.stream()
 			r.awaitState(metrics.StateStreaming)
@@ -124,16 +133,13 @@ func TestServerThatCannotBeInspectedIsTriedAgain(t *testing.T) {
 // A server that freezes between the login and the stream is left, and seen to be gone.
 func TestServerThatFreezesBeforeTheStreamIsGivenUp(t *testing.T) {
 	t.Parallel()
-	for name, part := range map[string]string{
-		"IDENTIFY_SYSTEM": "IDENTIFY_SYSTEM", "the slot": "pg_replication_slots", "the publication": "pg_publication",
-		"the history": "TIMELINE_HISTORY", "the start": "START_REPLICATION",
-	} {
+	for name, part := range questions() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.SetSystem(system(2))
 			w.change(func(w *world) {
-				w.answers["TIMELINE_HISTORY"] = &fakewal.Answer{Columns: []string{"filename", "content"}, Rows: [][]any{{"2", "1\t0/100\tno\n"}}}
+				w.answers["TIMELINE_HISTORY"] = historyOfTimeline2()
 				w.freeze = part
 			})
 			cfg := w.config()
