@@ -44,11 +44,15 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 		"internal/fakeamqp":   {ours: []string{"internal/fakenet"}, outside: []string{modAMQP}},
 		"internal/fakewal":    {ours: []string{"internal/fakenet"}, outside: []string{modPgx, modPglogrepl}},
 		"internal/testserver": {outside: []string{modPgx, modAMQP}},
-		"internal/demo":       {ours: []string{"internal/testserver"}, outside: []string{modPgx, modAMQP}},
+		"internal/bench": {
+			ours:    []string{"decoder", "metrics", "replication", "internal/testserver"},
+			outside: []string{modPgx, modPglogrepl, modAMQP, modPrometheus, modSync},
+		},
+		"internal/demo": {ours: []string{"internal/testserver"}, outside: []string{modPgx, modAMQP}},
 		"cmd/pgamqp": {
 			ours: []string{
 				"decoder", "metrics", "sql", "replication", "publisher",
-				"internal/backoff", "internal/config", "internal/catalog", "internal/isolation", "internal/demo",
+				"internal/backoff", "internal/config", "internal/catalog", "internal/isolation", "internal/demo", "internal/bench",
 			},
 			outside: []string{modPgx, modPglogrepl, modAMQP, modPrometheus, modCobra, modSync},
 		},

@@ -47,6 +47,7 @@ func newRootCommand() *cobra.Command {
 		newUninstallCommand(),
 		newVersionCommand(),
 		newDemoCommand(),
+		newBenchCommand(),
 	)
 	return root
 }

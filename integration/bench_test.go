@@ -1,0 +1,161 @@
+package integration
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pgamqp/pgamqp/internal/testserver"
+)
+
+// benchReport is what `pgamqp bench --json` writes, as far as it is looked at.
+type benchReport struct {
+	Machine  map[string]string
+	Sections []struct {
+		Section  string
+		Compared string
+		Rows     []struct {
+			Case    string
+			Base    string `json:"compared_with"`
+			Samples []map[string]float64
+			Summary map[string]struct{ Median, Max float64 }
+		}
+	}
+}
+
+// runBench runs `pgamqp bench` and reads its result.
+func runBench(t *testing.T, args ...string) (benchReport, string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "bench.json")
+	cmd := exec.CommandContext(t.Context(), shared.program, append([]string{"bench", "--json", file}, args...)...)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := testserver.StartChild(cmd); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r benchReport
+	if err := json.Unmarshal(content, &r); err != nil {
+		t.Fatal(err)
+	}
+	return r, out.String()
+}
+
+// check fails unless every case of a section has what it is compared by, in each run.
+func (r *benchReport) check(t *testing.T, runs int, cases map[string]int) {
+	t.Helper()
+	if len(r.Sections) != len(cases) {
+		t.Errorf("%d sections, want %d", len(r.Sections), len(cases))
+	}
+	for _, s := range r.Sections {
+		if len(s.Rows) != cases[s.Section] {
+			t.Errorf("section %s has %d cases, want %d", s.Section, len(s.Rows), cases[s.Section])
+		}
+		for _, row := range s.Rows {
+			if len(row.Samples) != runs {
+				t.Errorf("%s: %s: %d samples, want %d", s.Section, row.Case, len(row.Samples), runs)
+			}
+			if row.Summary[s.Compared].Median <= 0 {
+				t.Errorf("%s: %s: %v", s.Section, row.Case, row.Summary)
+			}
+			if _, compared := row.Summary["ratio"]; compared != (row.Base != "") {
+				t.Errorf("%s: %s is compared with %q: %v", s.Section, row.Case, row.Base, row.Summary)
+			}
+		}
+	}
+}
+
+// TestBrokerBenchMeasuresEverySection on private servers of its own, in the smallest size.
+func TestBrokerBenchMeasuresEverySection(t *testing.T) {
+	plot := filepath.Join(t.TempDir(), "plot.svg")
+	r, out := runBench(t, "--messages", "300", "--runs", "1", "--time", "1s", "--rate", "50", "--transaction", "1,0", "--plot", plot,
+		"--section", "delivery,reading,latency,sql,tps,flat,memory,sweep")
+	r.check(t, 1, map[string]int{"delivery": 6, "reading": 6, "latency": 2, "sql": 4, "tps": 4, "flat": 7, "memory": 5, "sweep": 28})
+	if !strings.Contains(out, "classic: pgamqp, one tx") || r.Machine["PostgreSQL"] == "" {
+		t.Errorf("the tables do not show what was measured:\n%s", out)
+	}
+	checkXML(t, plot)
+}
+
+// TestBrokerBenchUsesWhatItIsGiven: the servers of the user, over TLS in a second run to private ones, and
+// other queues. Nothing is left behind.
+func TestBrokerBenchUsesWhatItIsGiven(t *testing.T) {
+	w := newWorld(t, worldOptions{})
+	r, _ := runBench(t, "--messages", "300", "--runs", "2", "--section", "delivery", "--queue", "quorum,stream", "--transaction", "7",
+		"--all-properties", "--database-url", w.url(), "--broker-url", shared.rabbit.URL(w.vhosts[0]))
+	r.check(t, 2, map[string]int{"delivery": 10})
+	if left := query[string](w, `select datname::text from pg_database where datname like 'pgamqp\_bench%'
+		union all select slot_name::text from pg_replication_slots where slot_name like 'pgamqp\_bench%'`); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	queues, err := shared.rabbit.Queues(withDeadline(t, sqlLimit), w.vhosts[0])
+	if err != nil || len(queues) > 0 {
+		t.Errorf("queues left behind: %v, %v", queues, err)
+	}
+
+	r, _ = runBench(t, "--messages", "300", "--runs", "1", "--section", "delivery,latency", "--transaction", "0", "--rate", "50", "--time", "1s", "--tls")
+	r.check(t, 1, map[string]int{"delivery": 5, "latency": 2})
+}
+
+// TestGate fails when delivery has become much slower than publishing alone. It is alone on the
+// machine, and a machine that is busy with something else gets two more chances.
+func TestGate(t *testing.T) {
+	const least = 0.85
+	for try := 1; ; try++ {
+		r, out := runBench(t, "--messages", "200000", "--runs", "3", "--section", "delivery", "--transaction", "1")
+		t.Log("\n" + out)
+		found := false
+		ratio := 0.0
+		for _, row := range r.Sections[0].Rows {
+			if row.Case == "classic: pgamqp, 1/tx" {
+				found, ratio = true, row.Summary["ratio"].Median
+			}
+		}
+		switch {
+		case !found:
+			t.Fatal("the report has no row for pgamqp")
+		case ratio >= least:
+			return
+		case try == 3:
+			t.Fatalf("delivery has %.2f of the throughput of publishing alone, want %.2f at least", ratio, least)
+		}
+	}
+}
+
+// checkXML fails unless a file is well-formed.
+func checkXML(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	elements := 0
+	for d := xml.NewDecoder(f); ; {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		if _, ok := token.(xml.StartElement); ok {
+			elements++
+		}
+	}
+	if elements < 50 {
+		t.Errorf("%s has %d elements", path, elements)
+	}
+}
