@@ -20,12 +20,13 @@ ONCE ?= TestR[0-9]|Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Excha
 # Which integration tests are about PostgreSQL alone: `make test-rabbitmq4` leaves them out.
 POSTGRES_ONLY ?= ^TestP[0-9]|Postgres|Slot|Publication|Role|Privileges|IsRefused|Mistakes|Compare|ServerSendsAgain|ServerWithout|StreamWorks|SynchronousStandby|TwentyClean|TwentyKills
 # Integration tests that have a target of their own.
-APART := ^Test(Measure|Chaos$$|BrokenBuilds$$)
+APART := ^Test(Measure|Chaos$$|BrokenBuilds$$|Gate$$)
 # `make chaos`: the seed of all choices, a random one if empty, and for how long.
 SEED ?=
 TIME ?= 2m
 FUZZ_SECONDS ?= 60
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 
 .PHONY: help
 help: ## list the targets
@@ -65,7 +66,7 @@ format: $(linter) ## bring the code into the form that `make lint` wants
 	$(linter) fmt
 
 .PHONY: test
-test: unit integration chaos ## all tests
+test: unit integration chaos gate ## all tests
 
 .PHONY: unit
 unit: setup ## the tests of every package but integration
@@ -78,6 +79,14 @@ integration: setup ## the real program between real servers, on every PostgreSQL
 		PGAMQP_TEST_POSTGRES=$$version $(GO) test -race -shuffle=on -count=1 -timeout 15m -run '$(RUN)' -skip "$$skip" ./integration; \
 		skip='$(APART)|$(ONCE)'; \
 	done
+
+.PHONY: gate
+gate: setup ## delivery is not much slower than publishing alone; the rest of the machine should be idle
+	PGAMQP_TEST_POSTGRES=$(firstword $(POSTGRES)) $(GO) test -v -count=1 -timeout 20m -run '^TestGate$$' ./integration
+
+.PHONY: bench
+bench: setup build ## how fast it is here, against what limits it; BENCH_ARGS are for pgamqp bench
+	bin/pgamqp bench $(BENCH_ARGS)
 
 .PHONY: measure
 measure: setup ## what one broker notices while another one is down, in figures; needs an idle machine
