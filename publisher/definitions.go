@@ -10,19 +10,19 @@ import (
 )
 
 // Definitions are read without a sign of a change every refreshEvery, because a
-// trigger can be disabled, and every refreshStuck while a lane is stuck, because the
-// sign may wait behind the very messages that are stuck.
+// trigger can be disabled, and every refreshBlocked while the stream is blocked, because
+// the sign may wait behind the very message that blocks it.
 const (
-	refreshStuck = time.Second
-	refreshEvery = 15 * refreshStuck
+	refreshBlocked = time.Second
+	refreshEvery   = 15 * refreshBlocked
 )
 
 // keepDefinitions reads amqp.broker at the start and every now and then.
 func (p *Publisher) keepDefinitions(ctx context.Context) {
-	tick := time.NewTicker(refreshStuck)
+	tick := time.NewTicker(refreshBlocked)
 	defer tick.Stop()
 	for n := 0; ; n++ {
-		if n%int(refreshEvery/refreshStuck) == 0 || p.stuck() {
+		if n%int(refreshEvery/refreshBlocked) == 0 || p.streamBlocked() {
 			if p.refresh(ctx, 0) != nil {
 				return
 			}
@@ -33,6 +33,21 @@ func (p *Publisher) keepDefinitions(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// streamBlocked tells whether the stream stands still because a message waits for room in
+// a lane, be its broker down, frozen, or one that will not take what is next. A window
+// that is full for moments, as under load, blocks nothing: each reading is a session
+// of the database.
+func (p *Publisher) streamBlocked() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.lanes {
+		if l.keepsWaiting() >= refreshBlocked {
+			return true
+		}
+	}
+	return false
 }
 
 // refresh reads the definitions, as changed by transaction xid if that is not 0,

@@ -43,6 +43,46 @@ func TestDefinitionsAreReadEveryNowAndThen(t *testing.T) {
 	})
 }
 
+// Each reading is a session of the database: a window that is full for moments, as under load, is no reason for one.
+func TestStreamIsBlockedOnlyByALaneThatHasNoRoomForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newBareLane(t)
+		p := &Publisher{lanes: map[int32]*lane{1: l}}
+		add := func() *entry {
+			e := &entry{done: func() {}, size: l.window.maxBytes / 2}
+			if err := l.add(t.Context(), e); err != nil {
+				t.Error(err)
+			}
+			return e
+		}
+		waits := func(d time.Duration, want bool) {
+			t.Helper()
+			<-time.After(d)
+			synctest.Wait()
+			if p.streamBlocked() != want {
+				t.Errorf("blocked: %v, want %v", !want, want)
+			}
+		}
+		entries := []*entry{add(), add()}
+		waits(time.Hour, false) // full, and nobody comes
+		for range 10 {
+			added := make(chan *entry)
+			go func() { added <- add() }()
+			waits(refreshBlocked/2, false)
+			l.take()
+			l.resolve(entries[0])
+			entries = append(entries[1:], <-added)
+		}
+		ended := make(chan *entry)
+		go func() { ended <- add() }()
+		waits(refreshBlocked, true)
+		l.take()
+		l.resolve(entries[0])
+		<-ended
+		waits(0, false)
+	})
+}
+
 func TestPublishBeforeRunWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg := prometheus.NewRegistry()

@@ -30,7 +30,7 @@ type lane struct {
 	policy Policy
 	gone   bool      // the broker was deleted, or its messages go another way
 	fed    time.Time // when something was added last
-	full   bool      // add waits for room
+	waits  time.Time // since when add waits for room; zero: it does not
 	down   time.Time
 	err    error // why the lane is down
 	halts  int   // resets under way: nothing is published while there are any
@@ -105,12 +105,12 @@ var errRetired = errors.New("the broker was deleted from amqp.broker")
 func (l *lane) add(ctx context.Context, e *entry) error {
 	l.mu.Lock()
 	defer func() {
-		l.full = false
+		l.waits = time.Time{}
 		l.mu.Unlock()
 	}()
 	for l.window.full(e.size) {
-		if !l.full {
-			l.full = true
+		if l.waits.IsZero() {
+			l.waits = time.Now()
 			l.metrics.Window.Backpressure.Start()
 			defer l.metrics.Window.Backpressure.Stop()
 		}
@@ -127,6 +127,16 @@ func (l *lane) add(ctx context.Context, e *entry) error {
 	l.measure()
 	signal(l.work)
 	return nil
+}
+
+// keepsWaiting returns for how long add has waited for room.
+func (l *lane) keepsWaiting() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waits.IsZero() {
+		return 0
+	}
+	return time.Since(l.waits)
 }
 
 // awaitSpace waits until it is worth looking whether the window has room. The lock is

@@ -209,6 +209,29 @@ func TestChangeOfABrokerThatIsAwayIsFollowedAtOnce(t *testing.T) {
 	}
 }
 
+// A broker that is frozen counts as connected until it has been silent for long, and its window fills sooner.
+func TestChangedHostIsSeenThoughTheWindowOfAConnectedBrokerIsFull(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeamqp.Config{}, func(c *Config) { c.WindowMessages = 3 })
+	other := fakeamqp.Start(t, fakeamqp.Config{Handler: fakeamqp.AckAll})
+	w.warm("x")
+	w.to("x", "a", "b", "c")
+	w.arrivals("a", "b", "c") // and no verdict
+	w.define(false, brokerAt(1, other))
+	began := time.Now()
+	w.to("x", "d") // blocks until there is room
+	w.awaitAll()
+	if took := time.Since(began); took > refreshEvery { // of which the lane has had settleBefore to deliver
+		t.Errorf("after %s", took)
+	}
+	for _, want := range []string{"a", "b", "c", "d"} {
+		if p := fakeamqp.Await[*fakeamqp.Publish](t, other); string(p.Body) != want {
+			t.Errorf("got %v, want %s", p, want)
+		}
+	}
+	w.noLetters()
+}
+
 func TestUnchangedDefinitionKeepsTheConnection(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fakeamqp.Config{}, nil)

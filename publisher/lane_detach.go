@@ -42,10 +42,11 @@ func (l *lane) holdsUp(after time.Duration) (since time.Time, full, is bool) {
 	if e == nil {
 		return time.Time{}, false, false
 	}
-	if down, _ := l.unavailable(); l.full && !down.IsZero() && time.Since(down) >= fullAfter {
+	full = !l.waits.IsZero()
+	if down, _ := l.unavailable(); full && !down.IsZero() && time.Since(down) >= fullAfter {
 		after = min(after, fullAfter)
 	}
-	return e.addedAt, l.full, time.Since(e.addedAt) >= after
+	return e.addedAt, full, time.Since(e.addedAt) >= after
 }
 
 // fedSince tells whether a message was added after t.

@@ -124,27 +124,6 @@ func (l *lane) unavailable() (since time.Time, err error) {
 	return l.down, l.err
 }
 
-// stuck tells whether messages wait for a lane that cannot deliver. Then the stream
-// may be stuck behind them, and with it the news that the definition has changed.
-func (l *lane) stuck() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	since, _ := l.unavailable()
-	return !since.IsZero() && l.window.len() > 0
-}
-
-// stuck tells whether any lane is.
-func (p *Publisher) stuck() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, l := range p.lanes {
-		if l.stuck() {
-			return true
-		}
-	}
-	return false
-}
-
 // holdPause spaces out the attempts to send a held message. It belongs to the lane's
 // goroutine.
 type holdPause struct {
