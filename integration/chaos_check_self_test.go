@@ -77,6 +77,15 @@ func TestCheckerOfFaultRunsFindsEveryDifference(t *testing.T) {
 			r.came[load][1], r.came[load][2] = r.came[load][2], r.came[load][1]
 			r.troubles = append(r.troubles, trouble{began: time.Unix(2, 0), ended: time.Unix(2, 0), from: 5, crashed: []int{2}})
 		}, []string{wasMisplaced}},
+		{"b and c are turned around in a quorum queue of a node that was killed", func(r *round) {
+			quorum := place{2, loadQueue}
+			for i := range r.emissions {
+				r.emissions[i].to = quorum
+			}
+			r.came = map[place][]amqp.Delivery{quorum: r.came[load]}
+			r.came[quorum][1], r.came[quorum][2] = r.came[quorum][2], r.came[quorum][1]
+			r.troubles = append(r.troubles, trouble{began: time.Unix(2, 0), ended: time.Unix(2, 0), from: 5, crashed: []int{2}})
+		}, []string{wasMisplaced}},
 		{"c came again in a time of trouble", again(2), nil},
 		{"c came twice again", func(r *round) { again(2)(r); again(2)(r) }, []string{wasRepeated}},
 		{"b came again without a reason", func(r *round) {

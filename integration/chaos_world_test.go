@@ -52,6 +52,9 @@ const (
 
 func chaosQueues() []string { return []string{loadQueue, chaosNarrow, chaosFragile} }
 
+// quorum tells which of them are quorum queues.
+func (p place) quorum() bool { return p == place{2, loadQueue} }
+
 // Broker 2 is a node of its own; 1 and 3 share one.
 func chaosNodes() []int { return []int{0, 1, 0} }
 
@@ -138,7 +141,7 @@ func (c *chaos) declare(ctx context.Context, broker int) error {
 			case name == chaosNarrow:
 				// From the beginning: a policy that brings it together with a limit drops what is there.
 				arguments = amqp.Table{"x-overflow": "reject-publish"}
-			case name == loadQueue && broker == 2:
+			case place{broker, name}.quorum():
 				arguments = amqp.Table{"x-queue-type": "quorum"}
 			}
 			_, failed := ch.QueueDeclare(name, true, false, false, false, arguments)
