@@ -2,7 +2,9 @@ package integration
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,6 +96,37 @@ func TestR15PausedBrokerIsWaitedFor(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// Frozen for longer than 15 s a node is given up, though its port stays open and the kernel accepts connections for it:
+// the attempts to connect end by themselves, too.
+func TestR15FrozenNodeIsGivenUpAndComesBack(t *testing.T) {
+	t.Parallel()
+	rabbit := breakable(t)
+	w := newWorld(t, worldOptions{rabbit: rabbit})
+	w.queue(1, "q")
+	h := w.history()
+	d := w.start("--window-messages", fmt.Sprint(faultWindow))
+	l := w.startTrickle("", "q")
+	l.waitCommits(100)
+	goroutines := d.metric("go_goroutines")
+	if err := rabbit.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	d.waitGivenUp("frozen node", time.Now())
+	await(t, startLimit, "the daemon is not ready", func() bool {
+		code, said := d.get("/readyz")
+		return code == http.StatusServiceUnavailable && strings.HasPrefix(said, "not ready: broker 1 takes no messages for")
+	})
+	before := d.confirmed()
+	if err := rabbit.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	d.wantRecovery("frozen node", time.Now(), before)
+	l.stop()
+	h.compare(1, "q").wantRepeatedAtMost(t, faultWindow)
+	w.checkLeftovers(d)
+	checkGoroutines(t, d, goroutines)
 }
 
 // alarmTime is longer than a connection lives on which nothing is read (15 s): the heartbeats
