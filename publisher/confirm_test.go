@@ -16,10 +16,8 @@ import (
 
 func TestMessagesAreDoneWhenTheBrokerConfirmsThem(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
-	first := w.to("x", "a", "b", "c")
-	ps := w.arrivals("a", "b", "c")
+	w := newWarmWorld(t)
+	first, ps := w.inFlight("a", "b", "c")
 	for i := range ps {
 		if w.isDone(first + i) {
 			t.Errorf("%d is done without a confirm", i)
@@ -41,11 +39,9 @@ func TestMessagesAreDoneWhenTheBrokerConfirmsThem(t *testing.T) {
 
 func TestConfirmsOfManyAtOnceAndInAnyOrder(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
+	w := newWarmWorld(t)
 	texts := list("m", 12)
-	first := w.to("x", texts...)
-	ps := w.arrivals(texts...)
+	first, ps := w.inFlight(texts...)
 	ps[11].Ack()
 	ps[3].AckMultiple() // 0 to 3
 	w.awaitDone(first, first+1, first+2, first+3)
@@ -79,10 +75,8 @@ func TestMessageCarriesWhatTheEnvelopeSays(t *testing.T) {
 // A broker acks what no queue takes, too. The return comes first.
 func TestReturnedMessageIsNotDelivered(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
-	first := w.to("x", "a", "nowhere", "c")
-	ps := w.arrivals("a", "nowhere", "c")
+	w := newWarmWorld(t)
+	first, ps := w.inFlight("a", "nowhere", "c")
 	ps[1].Return(312, "NO_ROUTE")
 	ps[2].AckMultiple()
 	w.awaitAll()
@@ -111,8 +105,7 @@ func TestReturnedMessageIsNotDelivered(t *testing.T) {
 // an exchange may route by headers.
 func TestReturnOfOneOfTwoAlikeBelongsToTheRightOne(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
+	w := newWarmWorld(t)
 	alike := func(headers string) []byte {
 		return envelope(decoder.KindPublish, 1, fields{'x': "x", 'i': "order-1", 'h': headers}, "body")
 	}
@@ -129,8 +122,7 @@ func TestReturnOfOneOfTwoAlikeBelongsToTheRightOne(t *testing.T) {
 // A broker may change headers on the way: BCC is taken out, interceptors add some.
 func TestReturnWithChangedHeadersIsStillRecognized(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
+	w := newWarmWorld(t)
 	n := w.publish(envelope(decoder.KindPublish, 1, fields{'x': "x", 'h': `{"BCC": ["a"], "n": 1}`}, "body"))
 	p := w.arrival()
 	p.Raw = []byte{0x20, 0x80, 0, 0, 0, 0} // an empty table, and the message id
@@ -147,10 +139,8 @@ func TestReturnWithChangedHeadersIsStillRecognized(t *testing.T) {
 // known which: each is sent again alone.
 func TestReturnThatMatchesNothingDeliversNothing(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
-	first := w.to("x", "a", "b", "c")
-	ps := w.arrivals("a", "b", "c")
+	w := newWarmWorld(t)
+	first, ps := w.inFlight("a", "b", "c")
 	changed := func(p *fakeamqp.Publish) {
 		p.Body = []byte("what the broker made of it")
 		p.Return(312, "NO_ROUTE")
@@ -185,10 +175,8 @@ func TestReturnThatMatchesNothingDeliversNothing(t *testing.T) {
 // with the message.
 func TestReturnWithoutAckIsNoVerdict(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
-	first := w.to("x", "a", "b")
-	ps := w.arrivals("a", "b")
+	w := newWarmWorld(t)
+	first, ps := w.inFlight("a", "b")
 	ps[0].Return(312, "NO_ROUTE")
 	ps[1].Ack()
 	w.nothingArrivesSoon()

@@ -31,10 +31,8 @@ func TestWhatWasInFlightIsSentAgainOnANewConnection(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, fakeamqp.Config{}, nil)
-			w.warm("x")
-			first := w.to("x", "a", "b", "c", "d")
-			ps := w.arrivals("a", "b", "c", "d")
+			w := newWarmWorld(t)
+			first, ps := w.inFlight("a", "b", "c", "d")
 			ps[0].Ack()
 			w.awaitDone(first)
 			end(ps[0].Conn)
@@ -71,8 +69,7 @@ func TestSilentBrokerIsLeft(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, fakeamqp.Config{Heartbeat: time.Second}, nil)
 			w.warm("x")
-			first := w.to("x", "a", "b")
-			ps := w.arrivals("a", "b")
+			first, ps := w.inFlight("a", "b")
 			silence(ps[0].Conn)
 			ps[1].AckMultiple() // never written
 			for i, text := range []string{"a", "b"} {
@@ -201,10 +198,8 @@ func TestAlarmPausesTheLaneAndKeepsTheConnection(t *testing.T) {
 // for its turn behind others.
 func TestConfirmsBehindTheFirstSurviveTheConnection(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
-	first := w.to("x", "a", "b", "c")
-	ps := w.arrivals("a", "b", "c")
+	w := newWarmWorld(t)
+	first, ps := w.inFlight("a", "b", "c")
 	ps[1].Ack()
 	ps[2].Conn.Close(320, "CONNECTION_FORCED") // orderly: what was sent before is read
 	w.awaitDone(first + 1)
@@ -276,8 +271,7 @@ func TestO09WindowBoundsWhatIsAccepted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fakeamqp.Config{}, func(c *Config) { c.WindowMessages = 3 })
 	w.warm("x")
-	w.to("x", "a", "b", "c")
-	ps := w.arrivals("a", "b", "c")
+	_, ps := w.inFlight("a", "b", "c")
 	accepted := make(chan error, 1)
 	n := w.next()
 	go func() {
@@ -346,11 +340,9 @@ func publicationFor(broker int32, exchange, text string) []byte {
 // The library resolves confirms by number, so their order means nothing; ours does.
 func TestAcksInReverseResolveInOrder(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
+	w := newWarmWorld(t)
 	texts := list("m", 20)
-	first := w.to("x", texts...)
-	ps := w.arrivals(texts...)
+	first, ps := w.inFlight(texts...)
 	for i := len(ps) - 1; i > 0; i-- {
 		ps[i].Ack()
 	}
@@ -413,8 +405,7 @@ func TestO10HundredReconnectsLeakNothing(t *testing.T) {
 	w.warm("x")
 	before := 0
 	for i := range 105 {
-		w.to("x", "a", "b")
-		ps := w.arrivals("a", "b")
+		_, ps := w.inFlight("a", "b")
 		ps[0].Conn.Drop()
 		for _, text := range []string{"a", "b"} {
 			w.arrivals(text)[0].Ack()

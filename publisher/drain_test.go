@@ -28,8 +28,7 @@ func TestDrainWaitsUntilAllHaveTheirVerdict(t *testing.T) {
 		t.Errorf("with nothing to wait for: %v", err)
 	}
 	w.warm("x")
-	first := w.to("x", "a", "b")
-	ps := w.arrivals("a", "b")
+	first, ps := w.inFlight("a", "b")
 	ended := w.drained(t.Context())
 	ps[0].Ack()
 	w.awaitDone(first)
@@ -68,8 +67,7 @@ func (w *world) gaveUp(forgotten ...int) {
 
 func TestDrainGivesUpOnABrokerThatIsAway(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
+	w := newWarmWorld(t)
 	first := w.to("x", "a", "b")
 	w.arrivals("a", "b")
 	w.Admit(fakeamqp.Refuse)
@@ -98,8 +96,7 @@ func TestDrainGivesUpDuringAnAlarm(t *testing.T) {
 
 func TestDrainEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
+	w := newWarmWorld(t)
 	first := w.to("x", "a", "b")
 	ps := w.arrivals("a", "b") // connected, and never confirmed
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, errTableFull{})
@@ -143,8 +140,7 @@ func TestDrainOfOneBrokerDoesNotSufferFromAnother(t *testing.T) {
 // A dead letter that cannot be stored holds up a stop no longer than its context.
 func TestDrainGivesUpOnADeadLetterThatCannotBeStored(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
+	w := newWarmWorld(t)
 	w.mu.Lock()
 	w.full = 1 << 30
 	w.mu.Unlock()

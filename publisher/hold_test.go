@@ -31,10 +31,8 @@ func TestHeldMessageIsNotOvertaken(t *testing.T) {
 	for reason, refuse := range refusals() {
 		t.Run(reason, func(t *testing.T) {
 			t.Parallel()
-			var j judge
-			w := newWorld(t, fakeamqp.Config{Handler: j.handle}, nil)
 			var none time.Duration
-			w.obey(Policy{OnReject: Hold, RetryTimeout: &none})
+			w, j := newJudgedWorld(t, Policy{OnReject: Hold, RetryTimeout: &none})
 			w.awaitDone(w.to("x", "a"))
 			j.set("bad", refuse)
 			bad := w.to("x", "bad")
@@ -88,8 +86,7 @@ func TestHeldMessagesKeepTheirOrder(t *testing.T) {
 	w := newWorld(t, fakeamqp.Config{}, nil)
 	w.obey(Policy{OnReject: Hold})
 	w.warm("x")
-	first := w.to("x", "a", "b", "c", "d")
-	ps := w.arrivals("a", "b", "c", "d")
+	first, ps := w.inFlight("a", "b", "c", "d")
 	for _, p := range ps[1:3] { // b and c
 		p.Return(312, "NO_ROUTE")
 	}
@@ -114,10 +111,8 @@ func TestChangedPolicyFreesAHeldLaneAtOnce(t *testing.T) {
 	for _, to := range []OnReject{DeadLetters, Drop} {
 		t.Run(string(to), func(t *testing.T) {
 			t.Parallel()
-			var j judge
+			w, j := newJudgedWorld(t, Policy{OnReject: Hold})
 			j.set("bad", refusals()["access_refused"])
-			w := newWorld(t, fakeamqp.Config{Handler: j.handle}, nil)
-			w.obey(Policy{OnReject: Hold})
 			conn := w.connected()
 			bad := w.to("x", "bad")
 			w.to("x", "a")
@@ -222,11 +217,9 @@ func TestChangedPolicyIsSeenThoughTheWindowIsFull(t *testing.T) {
 
 func TestHeldMessageGoesToTheNewHostAtOnce(t *testing.T) {
 	t.Parallel()
-	var j judge
-	j.set("bad", refusals()["not_found"])
-	w := newWorld(t, fakeamqp.Config{Handler: j.handle}, nil)
 	other := fakeamqp.Start(t, fakeamqp.Config{Handler: fakeamqp.AckAll})
-	w.obey(Policy{OnReject: Hold})
+	w, j := newJudgedWorld(t, Policy{OnReject: Hold})
+	j.set("bad", refusals()["not_found"])
 	w.to("x", "bad", "a")
 	w.awaitHeld()
 	until(t, "long delays", func() bool { return j.tried("bad") >= 5 })
@@ -251,10 +244,8 @@ func TestHeldMessageIsNotTriedInAHotLoop(t *testing.T) {
 	for _, reason := range []string{"unroutable", "access_refused", "refused"} {
 		t.Run(reason, func(t *testing.T) {
 			t.Parallel()
-			var j judge
+			w, j := newJudgedWorld(t, Policy{OnReject: Hold})
 			j.set("bad", refusals()[reason])
-			w := newWorld(t, fakeamqp.Config{Handler: j.handle}, nil)
-			w.obey(Policy{OnReject: Hold})
 			w.to("x", "bad")
 			w.awaitHeld()
 			n := j.tried("bad")
@@ -272,10 +263,8 @@ func TestHeldMessageIsNotTriedInAHotLoop(t *testing.T) {
 // A stop does not wait for a message that the broker will not take, and says so.
 func TestDrainGivesUpOnAHeldLane(t *testing.T) {
 	t.Parallel()
-	var j judge
+	w, j := newJudgedWorld(t, Policy{OnReject: Hold})
 	j.set("bad", refusals()["unroutable"])
-	w := newWorld(t, fakeamqp.Config{Handler: j.handle}, nil)
-	w.obey(Policy{OnReject: Hold})
 	bad := w.to("x", "bad")
 	w.awaitHeld()
 	began := time.Now()

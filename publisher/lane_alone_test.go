@@ -19,8 +19,7 @@ func (w *world) nothingArrivesSoon() {
 // no company, neither in front nor behind.
 func TestFirstMessageToAnExchangeGoesAlone(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
+	w := newWarmWorld(t)
 	w.to("x", "a")
 	a := w.arrivals("a")[0]
 	w.to("y", "b", "c")
@@ -40,8 +39,7 @@ func TestFirstMessageToAnExchangeGoesAlone(t *testing.T) {
 // takes nobody along: no message is sent a third time.
 func TestSuspectsAreSentAgainOneByOne(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
+	w := newWarmWorld(t)
 	w.to("x", "a", "b", "bad", "d")
 	w.arrivals("a", "b", "bad", "d")[2].Channel.Close(406, "PRECONDITION_FAILED")
 	for _, text := range []string{"a", "b"} {

@@ -166,8 +166,7 @@ func TestOperationIsNotBlamedForAConnectionThatIsRefused(t *testing.T) {
 
 func TestOperationWaitsForABrokerThatIsAway(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
+	w := newWarmWorld(t)
 	w.to("x", "a")
 	a := w.arrivals("a")[0]
 	n := w.publish(declaration("new"))

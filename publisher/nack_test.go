@@ -9,11 +9,9 @@ import (
 
 func TestNackedMessagesAreSentAgainInOrderAndAlone(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
+	w := newWarmWorld(t)
 	texts := list("m", 6)
-	first := w.to("x", texts...)
-	ps := w.arrivals(texts...)
+	first, ps := w.inFlight(texts...)
 	ps[1].Nack()
 	ps[3].Nack()
 	ps[5].AckMultiple() // everything else
@@ -38,10 +36,8 @@ func TestNackedMessagesAreSentAgainInOrderAndAlone(t *testing.T) {
 // NotifyPublish of the library would tell an ack here.
 func TestR07NackOvertakenByAnAckOfManyIsNotDelivered(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
-	first := w.to("x", "a", "full", "c")
-	ps := w.arrivals("a", "full", "c")
+	w := newWarmWorld(t)
+	first, ps := w.inFlight("a", "full", "c")
 	ps[1].Nack()
 	ps[2].AckMultiple()
 	w.awaitDone(first, first+2)
@@ -85,10 +81,8 @@ func TestMessageNackedForTooLongBecomesADeadLetter(t *testing.T) {
 // What is in flight gets its verdict before the nacked one is sent again.
 func TestVerdictsOfOthersAreAwaitedBehindANack(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
-	first := w.to("x", "full", "b", "c")
-	ps := w.arrivals("full", "b", "c")
+	w := newWarmWorld(t)
+	first, ps := w.inFlight("full", "b", "c")
 	ps[0].Nack()
 	until(t, "the nack to be seen", func() bool { return w.counted("pgamqp_nacked_messages_total", "x") == 1 })
 	late := w.to("x", "d")
@@ -103,8 +97,7 @@ func TestVerdictsOfOthersAreAwaitedBehindANack(t *testing.T) {
 // A channel is closed behind a nack; a broker that does not answer is given up.
 func TestBrokerThatDoesNotCloseAChannelIsGivenUp(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
-	w.warm("x")
+	w := newWarmWorld(t)
 	n := w.to("x", "full")
 	p := w.arrivals("full")[0]
 	p.Conn.Freeze()

@@ -29,6 +29,15 @@ type judge struct {
 	accepted []string
 }
 
+// newJudgedWorld is a world with such a broker, and a policy for it.
+func newJudgedWorld(t *testing.T, p Policy) (*world, *judge) {
+	t.Helper()
+	j := new(judge)
+	w := newWorld(t, fakeamqp.Config{Handler: j.handle}, nil)
+	w.obey(p)
+	return w, j
+}
+
 func (j *judge) handle(p *fakeamqp.Publish) fakeamqp.Verdict {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -95,10 +104,8 @@ func TestDroppedMessageIsCountedAndDisturbsNobody(t *testing.T) {
 	for reason, refuse := range refusals() {
 		t.Run(reason, func(t *testing.T) {
 			t.Parallel()
-			var j judge
-			w := newWorld(t, fakeamqp.Config{Handler: j.handle}, nil)
 			var none time.Duration
-			w.obey(Policy{OnReject: Drop, RetryTimeout: &none})
+			w, j := newJudgedWorld(t, Policy{OnReject: Drop, RetryTimeout: &none})
 			j.set("bad", refuse)
 			w.to("x", "a", "b")
 			w.awaitDone(w.to("x", "bad"))
@@ -142,11 +149,9 @@ func TestMessageThatBreaksTheProtocolIsNeitherHeldNorDropped(t *testing.T) {
 // A nack is no rejection until the time for retries is over.
 func TestRetryTimeoutOfTheBrokerCounts(t *testing.T) {
 	t.Parallel()
-	var j judge
-	j.set("full", refusals()["nacked"])
-	w := newWorld(t, fakeamqp.Config{Handler: j.handle}, nil) // the daemon's is longer than any test
 	short := 300 * time.Millisecond
-	w.obey(Policy{RetryTimeout: &short})
+	w, j := newJudgedWorld(t, Policy{RetryTimeout: &short}) // the daemon's is longer than any test
+	j.set("full", refusals()["nacked"])
 	began := time.Now()
 	n := w.to("x", "full")
 	w.to("x", "a")

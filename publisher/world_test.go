@@ -55,6 +55,15 @@ func newWorld(t *testing.T, c fakeamqp.Config, change func(*Config)) *world {
 	return w
 }
 
+// newWarmWorld is a world whose broker does what the test says, and whose exchange x is
+// known to work.
+func newWarmWorld(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t, fakeamqp.Config{}, nil)
+	w.warm("x")
+	return w
+}
+
 // newWorldAt starts a Publisher whose broker 1 is at some host. There is no Server.
 func newWorldAt(t *testing.T, h Host, change func(*Config)) *world {
 	t.Helper()
@@ -248,6 +257,13 @@ func (w *world) arrivals(texts ...string) []*fakeamqp.Publish {
 		out = append(out, p)
 	}
 	return out
+}
+
+// inFlight publishes texts to exchange x and waits until the broker has got them. It gives
+// the number of the first one.
+func (w *world) inFlight(texts ...string) (first int, ps []*fakeamqp.Publish) {
+	w.t.Helper()
+	return w.to("x", texts...), w.arrivals(texts...)
 }
 
 // connected waits for a connection to the broker.
