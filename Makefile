@@ -110,7 +110,7 @@ chaos: setup ## break everything, by the choices of SEED, for TIME, and look for
 .PHONY: chaos-broken
 chaos-broken: setup ## show that `make chaos` finds programs that lose messages
 	PGAMQP_TEST_POSTGRES=$(firstword $(POSTGRES)) PGAMQP_CHAOS_TIME=2m \
-		$(GO) test -v -count=1 -timeout 30m -run '^TestBrokenBuilds$$' ./integration
+		$(GO) test -v -count=1 -timeout 60m -run '^TestBrokenBuilds$$' ./integration
 
 .PHONY: fuzz
 fuzz: ## fuzz each target for a minute, or FUZZ_SECONDS

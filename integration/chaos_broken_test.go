@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,11 +17,19 @@ import (
 	"github.com/pgamqp/pgamqp/internal/testserver"
 )
 
-// brokenLimit is how long it may take until a broken program is found out.
-const brokenLimit = 4 * time.Minute
+const (
+	// brokenTime bounds how long it may take until a broken program is found out.
+	brokenTime = 5 * time.Minute
+	// controlTime is for how long the program as it is has to pass at least.
+	controlTime = time.Minute
+	// runSlack is how much longer than it is told a run may take.
+	runSlack = settleLimit + time.Minute
+)
 
 // TestBrokenBuilds shows that TestChaos finds what it looks for. Each patch in testdata/broken makes one of
-// the mistakes that lose messages; a run against that program has to fail, and for that reason.
+// the mistakes that lose messages; a run against that program has to fail, and for that reason. A run
+// against the program without the patch, under the same faults and for as long, has to pass: then it is the
+// patch that is complained of.
 func TestBrokenBuilds(t *testing.T) {
 	for _, broken := range []struct {
 		patch, faults string
@@ -33,26 +42,39 @@ func TestBrokenBuilds(t *testing.T) {
 		{"returns_are_ignored", `daemon killed|loses a binding`, []string{wasAhead, wasLost}},
 	} {
 		t.Run(broken.patch, func(t *testing.T) {
-			program, err := buildBroken(t.TempDir(), broken.patch)
-			if err != nil {
-				t.Fatal(err)
-			}
-			began := time.Now()
-			code, output := runChaos(t, program, broken.faults)
-			found := regexp.MustCompile(`times: (.*):\n`).FindAllStringSubmatch(output, -1)
-			for _, f := range found {
-				for _, wanted := range broken.complaints {
-					if code == 1 && f[1] == wanted {
-						t.Logf("found out after %s: %s", time.Since(began).Round(time.Second), wanted)
-						return
-					}
+			took := findOut(t, broken.patch, broken.faults, broken.complaints)
+			t.Run("without", func(t *testing.T) {
+				code, output := runChaos(t, shared.program, broken.faults, max(took, controlTime).Round(time.Second))
+				if code != 0 {
+					t.Errorf("a run against the program as it is ends with code %d:\n%s", code, endOf(output))
 				}
-			}
-			t.Errorf("a run against this program ends with code %d and does not complain of %q:\n%s",
-				code, broken.complaints, output[max(0, len(output)-20_000):])
+				t.Log(regexp.MustCompile(`chaos: .*complaints.*\n.*`).FindString(output))
+			})
 		})
 	}
 }
+
+// findOut runs against a broken program until one of the complaints, and returns how long that took.
+func findOut(t *testing.T, patch, faults string, complaints []string) time.Duration {
+	t.Helper()
+	program, err := buildBroken(t.TempDir(), patch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	code, output := runChaos(t, program, faults, brokenTime)
+	took := time.Since(began)
+	for _, found := range regexp.MustCompile(`times: (.*):\n`).FindAllStringSubmatch(output, -1) {
+		if code == 1 && slices.Contains(complaints, found[1]) {
+			t.Logf("found out after %s: %s", took.Round(time.Second), found[1])
+			return took
+		}
+	}
+	t.Errorf("a run against this program ends with code %d and does not complain of %q:\n%s", code, complaints, endOf(output))
+	return took
+}
+
+func endOf(output string) string { return output[max(0, len(output)-20_000):] }
 
 // TestPatchesOfBrokenBuildsFit is what the ordinary run knows of them: they fit the code as it is.
 func TestPatchesOfBrokenBuildsFit(t *testing.T) {
@@ -130,16 +152,16 @@ func copyModule(to string) error {
 	})
 }
 
-// runChaos runs TestChaos against a program, in a process of its own, as it is expected to fail.
-func runChaos(t *testing.T, program, faults string) (code int, output string) {
+// runChaos runs TestChaos against a program, in a process of its own, as it may be expected to fail.
+func runChaos(t *testing.T, program, faults string, length time.Duration) (code int, output string) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	cmd := exec.Command(self, "-test.run=^TestChaos$", "-test.v", "-test.timeout="+brokenLimit.String())
-	cmd.Env = append(os.Environ(), chaosProgram+"="+program, chaosTime+"=2m", chaosFaults+"="+faults)
+	cmd := exec.Command(self, "-test.run=^TestChaos$", "-test.v", "-test.timeout="+(length+runSlack).String())
+	cmd.Env = append(os.Environ(), chaosProgram+"="+program, chaosTime+"="+length.String(), chaosFaults+"="+faults)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := testserver.StartChild(cmd); err != nil {
 		t.Fatal(err)
