@@ -81,8 +81,8 @@ integration: setup ## the real program between real servers, on every PostgreSQL
 	done
 
 .PHONY: gate
-gate: setup ## delivery is not much slower than publishing alone; the rest of the machine should be idle
-	PGAMQP_TEST_POSTGRES=$(firstword $(POSTGRES)) $(GO) test -v -count=1 -timeout 20m -run '^TestGate$$' ./integration
+gate: setup build ## delivery is not much slower than publishing alone; the rest of the machine should be idle
+	PGAMQP_TEST_PROGRAM=$(CURDIR)/bin/pgamqp $(GO) test -v -count=1 -timeout 20m -run '^TestGate$$' ./integration
 
 .PHONY: bench
 bench: setup build ## how fast it is here, against what limits it; BENCH_ARGS are for pgamqp bench

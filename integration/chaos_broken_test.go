@@ -161,7 +161,7 @@ func runChaos(t *testing.T, program, faults string, length time.Duration) (code 
 	}
 	var out bytes.Buffer
 	cmd := exec.Command(self, "-test.run=^TestChaos$", "-test.v", "-test.timeout="+(length+runSlack).String())
-	cmd.Env = append(os.Environ(), chaosProgram+"="+program, chaosTime+"="+length.String(), chaosFaults+"="+faults)
+	cmd.Env = append(os.Environ(), testProgram+"="+program, chaosTime+"="+length.String(), chaosFaults+"="+faults)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := testserver.StartChild(cmd); err != nil {
 		t.Fatal(err)

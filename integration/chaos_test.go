@@ -19,10 +19,9 @@ import (
 
 // How `make chaos` says what it wants.
 const (
-	chaosSeed    = "PGAMQP_CHAOS_SEED"    // of all choices; a random one if empty
-	chaosTime    = "PGAMQP_CHAOS_TIME"    // for which things are broken, 30s if empty
-	chaosProgram = "PGAMQP_CHAOS_PROGRAM" // the program, built by the test if empty
-	chaosFaults  = "PGAMQP_CHAOS_FAULTS"  // a regular expression for the names of faults, all if empty
+	chaosSeed   = "PGAMQP_CHAOS_SEED"   // of all choices; a random one if empty
+	chaosTime   = "PGAMQP_CHAOS_TIME"   // for which things are broken, 30s if empty
+	chaosFaults = "PGAMQP_CHAOS_FAULTS" // a regular expression for the names of faults, all if empty
 )
 
 const (

@@ -28,6 +28,10 @@ type environment struct {
 //nolint:gochecknoglobals // a server takes seconds to start, so there is one for all tests
 var shared environment
 
+// testProgram is a variable that names the program under test. The tests that are given one have servers of
+// their own.
+const testProgram = "PGAMQP_TEST_PROGRAM"
+
 // maxMessageSize is what the shared RabbitMQ takes at most, in bytes: a little more than the
 // largest message that a test sends for success, so that a refused one need not be huge.
 const maxMessageSize = 65 << 20
@@ -48,10 +52,10 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// start builds the program and starts the servers. The runner of faults has servers of its own,
-// and may be given a program.
+// start builds the program, with the race detector, and starts the servers. The runner of faults has servers
+// of its own.
 func (e *environment) start(folder string) error {
-	if e.program = os.Getenv(chaosProgram); e.program != "" {
+	if e.program = os.Getenv(testProgram); e.program != "" {
 		return nil
 	}
 	if os.Getenv(chaosTime) != "" {
