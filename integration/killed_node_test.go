@@ -107,7 +107,7 @@ func (q *killedQueue) publish(t *testing.T, ch *amqp.Channel) {
 		t.Fatal(err)
 	}
 	q.enough = make(chan struct{})
-	inFlight := make(chan *amqp.DeferredConfirmation, 500)
+	inFlight := make(chan *amqp.DeferredConfirmation, 200) // more would only slow down other tests
 	q.ended.Go(func() {
 		confirmed, enough := 0, 50+rand.IntN(200)
 		for c := range inFlight {
