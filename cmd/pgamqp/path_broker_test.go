@@ -19,6 +19,10 @@ type ackingBroker struct {
 	// ackEvery is how many messages one confirm is for. The first ones are confirmed one by
 	// one, because the first message to an exchange goes alone.
 	ackEvery int64
+	// backlog is how many messages it keeps without a confirm, as one that is slower than
+	// the daemon does. The last message, which has the number expected, ends that.
+	backlog  int64
+	expected atomic.Int64
 	acked    atomic.Int64
 	progress chan struct{} // capacity 1: acked has grown
 }
@@ -26,13 +30,13 @@ type ackingBroker struct {
 const ackedAlone = 64
 
 // startBroker starts a broker for one connection. It ends with the test.
-func startBroker(tb testing.TB, ackEvery int) *ackingBroker {
+func startBroker(tb testing.TB, ackEvery, backlog int) *ackingBroker {
 	tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	b := &ackingBroker{listener: listener, ackEvery: int64(ackEvery), progress: make(chan struct{}, 1)}
+	b := &ackingBroker{listener: listener, ackEvery: int64(ackEvery), backlog: int64(backlog), progress: make(chan struct{}, 1)}
 	ended := make(chan error, 1)
 	go func() { ended <- b.serve() }()
 	tb.Cleanup(func() {
@@ -77,9 +81,9 @@ func (b *ackingBroker) serve() error {
 		case 3:
 			if body -= uint64(size); body == 0 {
 				tag++
-				if tag <= ackedAlone || tag%b.ackEvery == 0 {
-					_, err = conn.Write(appendAck(ack, channel, tag))
-					b.acked.Store(tag)
+				if acked := b.confirms(tag); acked > b.acked.Load() {
+					_, err = conn.Write(appendAck(ack, channel, acked))
+					b.acked.Store(acked)
 					select {
 					case b.progress <- struct{}{}:
 					default:
@@ -96,6 +100,14 @@ func (b *ackingBroker) serve() error {
 			return err
 		}
 	}
+}
+
+// confirms returns up to which message all are confirmed when the given one is here.
+func (b *ackingBroker) confirms(tag int64) int64 {
+	if tag <= ackedAlone || tag == b.expected.Load() {
+		return tag
+	}
+	return (tag - b.backlog) / b.ackEvery * b.ackEvery
 }
 
 // answer gives the answer to a method, if it wants one.

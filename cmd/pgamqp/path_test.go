@@ -38,10 +38,18 @@ type load struct {
 	exchanges      int
 	window         int
 	ackEvery       int // messages that one confirm is for
+	backlog        int // messages that the broker keeps without a confirm
 }
 
-// usual is what the daemon's cost is stated for.
-func usual() load { return load{perTransaction: 1, exchanges: 1, window: 2048, ackEvery: 16} }
+// usual is what the daemon's cost is stated for: a broker that is slower than the daemon,
+// so that the window is full.
+func usual() load { return load{perTransaction: 1, exchanges: 1, window: 2048, ackEvery: 64}.full() }
+
+// full makes the broker keep almost a window.
+func (l load) full() load {
+	l.backlog = l.window - l.ackEvery
+	return l
+}
 
 const bodySize = 200
 
@@ -53,7 +61,7 @@ func newPath(tb testing.TB, l load) *wholePath {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	broker := startBroker(tb, l.ackEvery)
+	broker := startBroker(tb, l.ackEvery, l.backlog)
 	registry := prometheus.NewRegistry()
 	received := metrics.NewReplication(registry, "pgamqp")
 	log := slog.New(slog.DiscardHandler)
@@ -111,7 +119,10 @@ func answerLikeAGoodSlot(q *fakewal.Query) *fakewal.Answer {
 // until all are confirmed and the daemon knows.
 func (p *wholePath) send(n int64) {
 	p.tb.Helper()
-	for want := p.sent + n; p.sent < want; p.sent += p.wal.messages {
+	blocks := (n + p.wal.messages - 1) / p.wal.messages
+	p.sent += blocks * p.wal.messages
+	p.broker.expected.Store(p.sent)
+	for range blocks {
 		p.stream.Conn.Write(p.wal.next())
 	}
 	timeout := time.NewTimer(time.Minute)
@@ -143,7 +154,7 @@ type position struct {
 	lsn pglogrepl.LSN
 }
 
-// prepareWAL makes at least 64 messages, and a multiple of what is confirmed at once.
+// prepareWAL makes at least 64 messages.
 func prepareWAL(l load) *preparedWAL {
 	w := &preparedWAL{lsn: 0x1600000}
 	var lsn pglogrepl.LSN
@@ -156,7 +167,7 @@ func prepareWAL(l load) *preparedWAL {
 		w.bytes = append(append(w.bytes, head...), b...)
 	}
 	now := time.Now()
-	for w.messages < 64 || w.messages%int64(l.ackEvery) != 0 {
+	for w.messages < 64 {
 		commit := lsn + pglogrepl.LSN(0x10*l.perTransaction)
 		begin := len(w.positions)
 		frame(fakewal.Begin(7, 1, now).Data, 1)
