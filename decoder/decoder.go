@@ -32,7 +32,13 @@ func frameError(frame []byte, format string, args ...any) error {
 type Decoder struct {
 	source Source
 	open   bool
-	begin  Begin
+
+	// The last event of each type. They are kept here because an event of its own would be
+	// an allocation for each frame.
+	begin   Begin
+	commit  Commit
+	message Message
+	other   Other
 }
 
 // New returns a Decoder for a stream of the given source, outside a transaction.
@@ -41,8 +47,9 @@ func New(source Source) *Decoder { return &Decoder{source: source} }
 // InTransaction tells whether a Begin was read whose Commit was not.
 func (d *Decoder) InTransaction() bool { return d.open }
 
-// Decode reads one frame. The frame may be overwritten afterwards. An error is a
-// *FrameError; the stream cannot be used after it.
+// Decode reads one frame. The frame may be overwritten afterwards; the event, but not
+// what it refers to, is overwritten by the next Decode. An error is a *FrameError; the
+// stream cannot be used after it.
 func (d *Decoder) Decode(frame []byte) (Event, error) {
 	if len(frame) == 0 {
 		return nil, frameError(frame, "it is empty")
@@ -55,7 +62,8 @@ func (d *Decoder) Decode(frame []byte) (Event, error) {
 	case 'M':
 		return d.decodeMessage(frame)
 	case 'R', 'Y', 'I', 'U', 'D', 'T', 'O':
-		return Other{Type: frame[0]}, nil
+		d.other = Other{Type: frame[0]}
+		return &d.other, nil
 	default:
 		return nil, frameError(frame, "unknown type %q; streamed and two-phase transactions are not asked for", frame[0])
 	}
@@ -74,7 +82,7 @@ func (d *Decoder) decodeBegin(frame []byte) (Event, error) {
 	}
 	d.open = true
 	d.begin = Begin{XID: binary.BigEndian.Uint32(frame[17:]), Commit: commit, Time: timeAt(frame, 9)}
-	return d.begin, nil
+	return &d.begin, nil
 }
 
 func (d *Decoder) decodeCommit(frame []byte) (Event, error) {
@@ -89,7 +97,8 @@ func (d *Decoder) decodeCommit(frame []byte) (Event, error) {
 		return nil, frameError(frame, "commit ends at %s, before its record at %s", end, d.begin.Commit)
 	}
 	d.open = false
-	return Commit{End: end, Time: timeAt(frame, 18)}, nil
+	d.commit = Commit{End: end, Time: timeAt(frame, 18)}
+	return &d.commit, nil
 }
 
 func (d *Decoder) decodeMessage(frame []byte) (Event, error) {
@@ -111,7 +120,7 @@ func (d *Decoder) decodeMessage(frame []byte) (Event, error) {
 	m := Message{
 		LSN:           lsnAt(frame, 2),
 		Transactional: frame[1]&1 != 0,
-		Prefix:        string(prefix),
+		Prefix:        prefixOf(prefix),
 		Content:       bytes.Clone(content),
 	}
 	switch {
@@ -123,7 +132,16 @@ func (d *Decoder) decodeMessage(frame []byte) (Event, error) {
 		m.XID, m.CommitTime, m.Commit = d.begin.XID, d.begin.Time, d.begin.Commit
 	}
 	m.ID = d.source.ID(m.LSN)
-	return m, nil
+	d.message = m
+	return &d.message, nil
+}
+
+// prefixOf makes no string for the prefix that almost all messages have.
+func prefixOf(b []byte) string {
+	if string(b) == Prefix {
+		return Prefix
+	}
+	return string(b)
 }
 
 // Keepalive is the server's own report: all of the WAL up to End that concerns us

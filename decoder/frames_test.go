@@ -105,7 +105,7 @@ func TestFramesOutOfPlaceAreErrors(t *testing.T) {
 func TestLoneMessageBelongsToNoTransaction(t *testing.T) {
 	for name, d := range map[string]*decoder.Decoder{"outside": decoder.New(source()), "inside": opened(t)} {
 		e, err := d.Decode(message(0x100, false))
-		m, ok := e.(decoder.Message)
+		m, ok := e.(*decoder.Message)
 		if err != nil || !ok || m.Transactional || m.XID != 0 || !m.CommitTime.IsZero() || m.LSN != 0x100 {
 			t.Errorf("%s: %+v, %v", name, e, err)
 		}
@@ -139,7 +139,7 @@ func TestMessageContentIsWhatItsLengthSays(t *testing.T) {
 	for _, n := range []int{0, 1, 255, 256, 65536, 1 << 20} {
 		content := bytes.Repeat([]byte{0}, n)
 		e, err := decoder.New(source()).Decode(fakewal.Message(0x100, false, "p", content).Data)
-		if m, ok := e.(decoder.Message); err != nil || !ok || !bytes.Equal(m.Content, content) || m.Content == nil && n > 0 {
+		if m, ok := e.(*decoder.Message); err != nil || !ok || !bytes.Equal(m.Content, content) || m.Content == nil && n > 0 {
 			t.Errorf("%d bytes: %d, %v", n, len(m.Content), err)
 		}
 	}

@@ -65,13 +65,13 @@ func checkEvent(t *testing.T, e decoder.Event, before, after bool) {
 	t.Helper()
 	ok := before == after
 	switch e := e.(type) {
-	case decoder.Begin:
+	case *decoder.Begin:
 		ok = !before && after && e.Commit != 0
-	case decoder.Commit:
+	case *decoder.Commit:
 		ok = before && !after && e.End != 0
-	case decoder.Message:
+	case *decoder.Message:
 		ok = ok && e.LSN != 0 && e.ID != "" && (!e.Transactional || after)
-	case decoder.Other:
+	case *decoder.Other:
 	default:
 		ok = false
 	}
@@ -85,12 +85,12 @@ func checkWritten(t *testing.T, e decoder.Event, data []byte) {
 	t.Helper()
 	var again []byte
 	switch e := e.(type) {
-	case decoder.Begin:
+	case *decoder.Begin:
 		again = fakewal.Begin(e.XID, e.Commit, e.Time).Data
-	case decoder.Message:
+	case *decoder.Message:
 		again = fakewal.Message(e.LSN, e.Transactional, e.Prefix, e.Content).Data
 		again[1] = data[1] // bits that mean nothing yet
-	case decoder.Commit:
+	case *decoder.Commit:
 		again = fakewal.Commit(0, e.End, e.Time).Data
 		copy(again[1:10], data[1:10]) // not read: flags, and where the record begins
 	default:

@@ -6,7 +6,7 @@ import (
 	"github.com/jackc/pglogrepl"
 )
 
-// Event is one frame of the stream: Begin, Commit, Message or Other. Nothing else
+// Event is one frame of the stream: *Begin, *Commit, *Message or *Other. Nothing else
 // implements it.
 type Event interface{ event() }
 
@@ -53,7 +53,7 @@ type Message struct {
 // relation, type, origin or truncate frame.
 type Other struct{ Type byte }
 
-func (Begin) event()   {}
-func (Commit) event()  {}
-func (Message) event() {}
-func (Other) event()   {}
+func (*Begin) event()   {}
+func (*Commit) event()  {}
+func (*Message) event() {}
+func (*Other) event()   {}

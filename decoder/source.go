@@ -41,8 +41,8 @@ func (s Source) TimelineOf(lsn pglogrepl.LSN) int32 {
 // ID returns the identity of the message whose record ends at lsn, in the form
 // "7423456789012345678-1-0/1581C38": the last part can be cast to pg_lsn.
 func (s Source) ID(lsn pglogrepl.LSN) string {
-	b := make([]byte, 0, len(s.SystemID)+28)
-	b = append(b, s.SystemID...)
+	var room [64]byte // so that the only allocation is the string
+	b := append(room[:0], s.SystemID...)
 	b = append(b, '-')
 	b = strconv.AppendInt(b, int64(s.TimelineOf(lsn)), 10)
 	b = append(b, '-')

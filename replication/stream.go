@@ -257,14 +257,14 @@ func (s *stream) handleFrame(ctx context.Context, frame []byte) error {
 		return err
 	}
 	switch e := event.(type) {
-	case decoder.Begin:
+	case *decoder.Begin:
 		s.messages = 0
 		if e.Commit < s.skipTo { // the commit record lies before a confirmed end
 			s.metrics.DroppedDuplicates.Inc()
 			return nil
 		}
 		s.unit = s.tracker.Open(e.Time)
-	case decoder.Commit:
+	case *decoder.Commit:
 		unit := s.unit
 		s.unit = nil
 		if s.messages > 0 {
@@ -275,9 +275,11 @@ func (s *stream) handleFrame(ctx context.Context, frame []byte) error {
 			return nil
 		}
 		return order(unit.Seal(e.End))
-	case decoder.Message:
-		return s.handleMessage(ctx, e)
-	case decoder.Other:
+	case *decoder.Message:
+		m := *e
+		*e = decoder.Message{} // or the decoder would keep the content until the next message
+		return s.handleMessage(ctx, m)
+	case *decoder.Other:
 		s.metrics.Received.Row.Inc()
 		s.metrics.Skipped.Row.Inc()
 	}
