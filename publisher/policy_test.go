@@ -137,7 +137,7 @@ func TestMessageThatBreaksTheProtocolIsNeitherHeldNorDropped(t *testing.T) {
 		}
 		l.setPolicy(Policy{OnReject: policy})
 		content := publication("x", "a")
-		e := &entry{message: message(0, content), parsed: parsed(t, content), done: func() {}}
+		e := &entry{message: message(0, content), done: func() {}}
 		l.window.add(e)
 		l.window.take()
 		if !(&pump{lane: l}).reject(t.Context(), e, verdict{reason: ReasonInvalid}) || len(letters) != 1 {

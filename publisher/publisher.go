@@ -137,9 +137,9 @@ func (p *Publisher) Publish(ctx context.Context, m decoder.Message, done func())
 		return nil
 	}
 	p.count(&m, &e)
-	entry := &entry{message: m, parsed: e, done: done, size: len(m.Content) + entryOverhead}
+	entry := &entry{message: m, done: done, size: len(m.Content) + entryOverhead}
 	for {
-		delivered, err := p.deliver(ctx, entry)
+		delivered, err := p.deliver(ctx, entry, &e)
 		if delivered || err != nil {
 			return err
 		}
@@ -148,8 +148,8 @@ func (p *Publisher) Publish(ctx context.Context, m decoder.Message, done func())
 
 // deliver hands an entry to the lane of its broker, or sees to it in another way.
 // false without an error means that the lane has ended in this moment: try again.
-func (p *Publisher) deliver(ctx context.Context, entry *entry) (bool, error) {
-	m, e := &entry.message, &entry.parsed
+func (p *Publisher) deliver(ctx context.Context, entry *entry, e *decoder.Envelope) (bool, error) {
+	m := &entry.message
 	l, serves, err := p.lane(ctx, e.BrokerID, m.Position())
 	switch {
 	case err != nil:

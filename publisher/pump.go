@@ -182,7 +182,7 @@ func (p *pump) send(ctx context.Context, e *entry) bool {
 		if len(p.targets) >= maxTargets {
 			clear(p.targets)
 		}
-		p.targets[target] = true
+		p.targets[target.clone()] = true
 	}
 	return true
 }

@@ -174,7 +174,8 @@ func (p *pump) retryNacked(ctx context.Context, open []*entry) {
 // deadLetter stores an entry as a dead letter and resolves it. It tries until it
 // succeeds; false means that ctx ended before, and the entry has no verdict.
 func (l *lane) deadLetter(ctx context.Context, e *entry, v verdict) bool {
-	letter := newDeadLetter(&e.message, &e.parsed, v)
+	parsed, _ := decoder.ParseEnvelope(e.message.Content) // gave no error before
+	letter := newDeadLetter(&e.message, &parsed, v)
 	letter.MessageID = e.request.properties.MessageId
 	if !l.cfg.bury(ctx, l.log, letter) {
 		return false

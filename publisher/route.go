@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"strings"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -30,6 +31,12 @@ type target struct{ exchange, user string }
 
 func (r *request) target() target {
 	return target{exchange: r.exchange, user: r.properties.UserId}
+}
+
+// clone is for a target that is kept: its strings may share memory with all that stands
+// before the body of a message.
+func (t target) clone() target {
+	return target{exchange: strings.Clone(t.exchange), user: strings.Clone(t.user)}
 }
 
 // route turns an envelope into what its broker is asked for. It is pure: equal

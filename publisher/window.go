@@ -8,10 +8,11 @@ import (
 	"github.com/pgamqp/pgamqp/decoder"
 )
 
-// entry is one message on its way to a broker, until its verdict.
+// entry is one message on its way to a broker, until its verdict. There may be a window
+// full of them, so it does not hold the envelope, which the few that become dead letters
+// are read for once more.
 type entry struct {
 	message decoder.Message
-	parsed  decoder.Envelope
 	request request
 	done    func()
 	size    int // bytes counted against the window
@@ -23,12 +24,12 @@ type entry struct {
 	sentAt   time.Time
 	returned *amqp.Return
 
-	alone     bool      // to be sent with nothing else in flight
 	failures  int       // connections it has ended while it was alone in flight
 	nackedAt  time.Time // of the first negative confirm
-	claimed   bool      // has its verdict, and done is being called
 	heldAt    time.Time // since when it is held because the broker will not take it
 	heldFor   verdict   // why; of the last attempt
+	alone     bool      // to be sent with nothing else in flight
+	claimed   bool      // has its verdict, and done is being called
 	resolved  bool      // has its verdict; kept until all before it have theirs
 	forgotten bool      // given up by clear; its verdict means nothing
 }
