@@ -10,40 +10,69 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// confirmLoop waits for the verdict of each published entry, in order.
+// resolveAtOnce bounds how many entries get their verdict together.
+const resolveAtOnce = 64
+
+// confirmLoop waits for the verdict of each published entry, in order. A broker that is
+// busy confirms many at once; these are resolved together.
 func (p *pump) confirmLoop(ctx context.Context) {
 	defer close(p.confirmed)
+	acked := make([]*entry, 0, resolveAtOnce)
 	for e := range p.sent {
-		<-e.confirm.Done()
-		p.collectReturns()
-		counts := p.metrics.Exchange(e.request.exchange)
+		select {
+		case <-e.confirm.Done():
+		default:
+			acked = p.succeed(acked)
+			<-e.confirm.Done()
+		}
+		if len(p.returns) > 0 {
+			acked = p.succeed(acked) // or a return could be taken for one of these
+			p.collectReturns()
+		}
 		switch {
 		case p.stray.Load():
 			// Something of what is in flight came back, and perhaps this one. It stays in the
 			// window.
 		case e.confirm.Acked() && e.returned == nil:
-			now := time.Now()
-			counts.Confirmed.Inc()
-			p.metrics.LastConfirmed.Set(float64(now.UnixMilli()) / 1e3)
-			p.metrics.ConfirmSeconds.Observe(now.Sub(e.sentAt).Seconds())
-			if !e.message.CommitTime.IsZero() {
-				p.metrics.CommitToConfirm.Observe(max(0, now.Sub(e.message.CommitTime).Seconds()))
-			}
-			p.resolve(e)
+			acked = append(acked, e)
 		case e.confirm.Acked():
+			acked = p.succeed(acked) // what follows may take long
 			p.reject(ctx, e, verdict{reason: ReasonUnroutable, code: e.returned.ReplyCode, text: e.returned.ReplyText})
 		case p.channel.IsClosed():
 			// The channel's end resolves confirms as a negative one would. Not known: the
 			// broker may have the message. It stays in the window.
 		default:
-			counts.Nacked.Inc()
+			p.metrics.Exchange(e.request.exchange).Nacked.Inc()
 			if e.nackedAt.IsZero() {
 				e.nackedAt = time.Now()
 			}
 			p.nacked.Store(true)
 			signal(p.refused)
 		}
+		if len(p.sent) == 0 || len(acked) == resolveAtOnce {
+			acked = p.succeed(acked)
+		}
 	}
+	p.succeed(acked)
+}
+
+// succeed resolves what the broker has confirmed, and returns the slice for the next.
+func (p *pump) succeed(acked []*entry) []*entry {
+	if len(acked) == 0 {
+		return acked
+	}
+	now := time.Now()
+	for _, e := range acked {
+		p.metrics.Exchange(e.request.exchange).Confirmed.Inc()
+		p.metrics.ConfirmSeconds.Observe(now.Sub(e.sentAt).Seconds())
+		if !e.message.CommitTime.IsZero() {
+			p.metrics.CommitToConfirm.Observe(max(0, now.Sub(e.message.CommitTime).Seconds()))
+		}
+	}
+	p.metrics.LastConfirmed.Set(float64(now.UnixMilli()) / 1e3)
+	p.resolve(acked...)
+	clear(acked)
+	return acked[:0]
 }
 
 // collectReturns attaches returned messages to their entries. The library hands a
@@ -51,21 +80,13 @@ func (p *pump) confirmLoop(ctx context.Context) {
 // sends both in the order of publishing. One that belongs to no entry ends the
 // channel, and with it the use of all verdicts that are still to come.
 func (p *pump) collectReturns() {
-	for {
-		select {
-		case r, ok := <-p.returns:
-			if !ok {
-				p.returns = nil
-				return
-			}
-			p.metrics.Exchange(r.Exchange).Returned(r.ReplyCode).Inc()
-			if !p.attach(&r) && !p.stray.Swap(true) {
-				p.log.Error("broker returned a message that does not look like any in flight; sending these again",
-					slog.String("exchange", r.Exchange), slog.String("message_id", r.MessageId), slog.Int("code", int(r.ReplyCode)))
-				signal(p.refused)
-			}
-		default:
-			return
+	for len(p.returns) > 0 {
+		r := <-p.returns
+		p.metrics.Exchange(r.Exchange).Returned(r.ReplyCode).Inc()
+		if !p.attach(&r) && !p.stray.Swap(true) {
+			p.log.Error("broker returned a message that does not look like any in flight; sending these again",
+				slog.String("exchange", r.Exchange), slog.String("message_id", r.MessageId), slog.Int("code", int(r.ReplyCode)))
+			signal(p.refused)
 		}
 	}
 }

@@ -104,17 +104,9 @@ var errRetired = errors.New("the broker was deleted from amqp.broker")
 // adds. errRetired means that the broker is no more.
 func (l *lane) add(ctx context.Context, e *entry) error {
 	l.mu.Lock()
-	defer func() {
-		l.waits = time.Time{}
-		l.mu.Unlock()
-	}()
-	for l.window.full(e.size) {
-		if l.waits.IsZero() {
-			l.waits = time.Now()
-			l.metrics.Window.Backpressure.Start()
-			defer l.metrics.Window.Backpressure.Stop()
-		}
-		if err := l.awaitSpace(ctx); err != nil {
+	defer l.mu.Unlock()
+	if l.window.full(e.size) {
+		if err := l.awaitRoom(ctx, e.size); err != nil {
 			return err
 		}
 	}
@@ -124,8 +116,25 @@ func (l *lane) add(ctx context.Context, e *entry) error {
 	e.addedAt = time.Now()
 	l.fed = e.addedAt
 	l.window.add(e)
-	l.measure()
+	l.metrics.Window.Bytes.Set(float64(l.window.bytes))
 	signal(l.work)
+	return nil
+}
+
+// awaitRoom waits until the window takes an entry of the given size. The lock is held
+// before and after.
+func (l *lane) awaitRoom(ctx context.Context, size int) error {
+	l.waits = time.Now()
+	l.metrics.Window.Backpressure.Start()
+	defer func() {
+		l.waits = time.Time{}
+		l.metrics.Window.Backpressure.Stop()
+	}()
+	for l.window.full(size) {
+		if err := l.awaitSpace(ctx); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -171,7 +180,7 @@ func (l *lane) take() *entry {
 	defer l.mu.Unlock()
 	e := l.window.take()
 	if e != nil {
-		l.measure()
+		l.metrics.Unconfirmed.Set(float64(l.window.pending))
 	}
 	return e
 }
@@ -183,24 +192,35 @@ func (l *lane) pending() int {
 	return l.window.pending
 }
 
-// resolve gives an entry its final verdict: it is safe, here or as a dead letter.
-func (l *lane) resolve(e *entry) {
+// resolve gives entries their final verdict: they are safe, here or as dead letters. The
+// slice is not the caller's any more.
+func (l *lane) resolve(entries ...*entry) {
 	l.mu.Lock()
-	over := e.forgotten || e.claimed
-	e.claimed = true // by whoever comes first: done is called once
+	entries = slices.DeleteFunc(entries, func(e *entry) bool {
+		over := e.forgotten || e.claimed
+		e.claimed = true // by whoever comes first: done is called once
+		return over
+	})
 	l.mu.Unlock()
-	if over {
+	if len(entries) == 0 {
 		return
 	}
 	// First, or Drain could see an empty window and the position be reported for the last
-	// time before this message counts.
-	e.done()
+	// time before these messages count.
+	for _, e := range entries {
+		e.done()
+	}
 	l.mu.Lock()
-	l.window.resolve(e)
+	for _, e := range entries {
+		l.window.resolve(e)
+	}
+	waits := !l.waits.IsZero()
 	settled, drained := l.window.pending <= 1, l.window.len() == 0
 	l.measure()
 	l.mu.Unlock()
-	signal(l.space)
+	if waits {
+		signal(l.space)
+	}
 	if settled {
 		signal(l.settled)
 	}

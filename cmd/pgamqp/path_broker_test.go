@@ -19,8 +19,9 @@ type ackingBroker struct {
 	// ackEvery is how many messages one confirm is for. The first ones are confirmed one by
 	// one, because the first message to an exchange goes alone.
 	ackEvery int64
-	// backlog is how many messages it keeps without a confirm, as one that is slower than
-	// the daemon does. The last message, which has the number expected, ends that.
+	// backlog is how many messages it lets gather before it confirms a quarter of them, as
+	// one that is slower than the daemon and waits for its disk. The last message, which has
+	// the number expected, ends that.
 	backlog  int64
 	expected atomic.Int64
 	acked    atomic.Int64
@@ -81,14 +82,7 @@ func (b *ackingBroker) serve() error {
 		case 3:
 			if body -= uint64(size); body == 0 {
 				tag++
-				if acked := b.confirms(tag); acked > b.acked.Load() {
-					_, err = conn.Write(appendAck(ack, channel, acked))
-					b.acked.Store(acked)
-					select {
-					case b.progress <- struct{}{}:
-					default:
-					}
-				}
+				err = b.confirm(conn, ack, channel, tag)
 			}
 		default:
 			err = fmt.Errorf("frame of type %d", kind)
@@ -102,12 +96,28 @@ func (b *ackingBroker) serve() error {
 	}
 }
 
-// confirms returns up to which message all are confirmed when the given one is here.
-func (b *ackingBroker) confirms(tag int64) int64 {
-	if tag <= ackedAlone || tag == b.expected.Load() {
-		return tag
+// confirm writes the confirms that are due when a message has come. room is for one.
+func (b *ackingBroker) confirm(w io.Writer, room []byte, channel uint16, tag int64) error {
+	acked := b.acked.Load()
+	until, step := acked, b.ackEvery
+	switch {
+	case tag <= ackedAlone || tag == b.expected.Load():
+		until, step = tag, tag-acked
+	case tag-acked >= max(b.backlog, b.ackEvery):
+		until += max(b.backlog/4, b.ackEvery)
 	}
-	return (tag - b.backlog) / b.ackEvery * b.ackEvery
+	for acked < until {
+		acked += step
+		if _, err := w.Write(appendAck(room, channel, acked)); err != nil {
+			return err
+		}
+		b.acked.Store(acked)
+		select {
+		case b.progress <- struct{}{}:
+		default:
+		}
+	}
+	return nil
 }
 
 // answer gives the answer to a method, if it wants one.

@@ -61,10 +61,10 @@ func BenchmarkPath(b *testing.B) {
 		{"usual", func(*load) {}},
 		{"transaction=1000", func(l *load) { l.perTransaction = 1000 }},
 		{"exchanges=50", func(l *load) { l.exchanges = 50 }},
-		{"window=256", func(l *load) { l.window = 256; *l = l.full() }},
-		{"window=16384", func(l *load) { l.window = 16384; *l = l.full() }},
-		{"confirm=16", func(l *load) { l.ackEvery = 16; *l = l.full() }},
-		{"confirm=512", func(l *load) { l.ackEvery = 512; *l = l.full() }},
+		{"window=256", func(l *load) { l.setWindow(256) }},
+		{"window=16384", func(l *load) { l.setWindow(16384) }},
+		{"confirm=16", func(l *load) { l.ackEvery = 16 }},
+		{"confirm=512", func(l *load) { l.ackEvery = 512 }},
 		{"idle broker", func(l *load) { l.backlog = 0 }},
 	} {
 		b.Run(c.name, func(b *testing.B) {

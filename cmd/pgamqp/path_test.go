@@ -38,17 +38,20 @@ type load struct {
 	exchanges      int
 	window         int
 	ackEvery       int // messages that one confirm is for
-	backlog        int // messages that the broker keeps without a confirm
+	backlog        int // messages that gather at the broker without a confirm
 }
 
 // usual is what the daemon's cost is stated for: a broker that is slower than the daemon,
-// so that the window is full.
-func usual() load { return load{perTransaction: 1, exchanges: 1, window: 2048, ackEvery: 64}.full() }
-
-// full makes the broker keep almost a window.
-func (l load) full() load {
-	l.backlog = l.window - l.ackEvery
+// so that the window is almost full, or full.
+func usual() load {
+	l := load{perTransaction: 1, exchanges: 1, ackEvery: 64}
+	l.setWindow(2048)
 	return l
+}
+
+func (l *load) setWindow(n int) {
+	l.window = n
+	l.backlog = n - n/8 // or more: the daemon need not fill the window before it gets a confirm
 }
 
 const bodySize = 200
