@@ -10,7 +10,7 @@ import (
 // pathAllocations is how many allocations a message costs on its whole way, the libraries
 // of both protocols included: of the usual one, with one message a transaction and one
 // confirm for 16.
-const pathAllocations = 45
+const pathAllocations = 37
 
 // cost is what n messages have cost, each.
 type cost struct{ allocations, bytes, nanoseconds, cpu float64 }
@@ -60,6 +60,7 @@ func BenchmarkPath(b *testing.B) {
 	}{
 		{"usual", func(*load) {}},
 		{"transaction=1000", func(l *load) { l.perTransaction = 1000 }},
+		{"body=2000", func(l *load) { l.body = 2000 }},
 		{"exchanges=50", func(l *load) { l.exchanges = 50 }},
 		{"window=256", func(l *load) { l.setWindow(256) }},
 		{"window=16384", func(l *load) { l.setWindow(16384) }},

@@ -36,6 +36,7 @@ type wholePath struct {
 type load struct {
 	perTransaction int
 	exchanges      int
+	body           int
 	window         int
 	ackEvery       int // messages that one confirm is for
 	backlog        int // messages that gather at the broker without a confirm
@@ -44,7 +45,7 @@ type load struct {
 // usual is what the daemon's cost is stated for: a broker that is slower than the daemon,
 // so that the window is almost full, or full.
 func usual() load {
-	l := load{perTransaction: 1, exchanges: 1, ackEvery: 64}
+	l := load{perTransaction: 1, exchanges: 1, body: 200, ackEvery: 64}
 	l.setWindow(2048)
 	return l
 }
@@ -53,8 +54,6 @@ func (l *load) setWindow(n int) {
 	l.window = n
 	l.backlog = n - n/8 // or more: the daemon need not fill the window before it gets a confirm
 }
-
-const bodySize = 200
 
 // newPath starts all parts, and sends what is needed until they have settled.
 func newPath(tb testing.TB, l load) *wholePath {
@@ -178,7 +177,7 @@ func prepareWAL(l load) *preparedWAL {
 		for range l.perTransaction {
 			exchange := "orders-" + strconv.Itoa(int(w.messages)%l.exchanges)
 			lsn += 0x10
-			frame(fakewal.Message(1, true, "amqp", envelopeTo(exchange)).Data, 2)
+			frame(fakewal.Message(1, true, "amqp", envelopeTo(exchange, l.body)).Data, 2)
 			w.messages++
 		}
 		frame(fakewal.Commit(1, 2, now).Data, 2, 10)
@@ -199,7 +198,7 @@ func (w *preparedWAL) next() []byte {
 }
 
 // envelopeTo is what amqp.publish with four arguments writes.
-func envelopeTo(exchange string) []byte {
+func envelopeTo(exchange string, body int) []byte {
 	b := []byte{1, 'p', 0, 0, 0, 1}
 	for _, f := range []struct {
 		tag   byte
@@ -208,5 +207,5 @@ func envelopeTo(exchange string) []byte {
 		b = binary.BigEndian.AppendUint32(b, uint32(f.tag)<<24|uint32(len(f.value)))
 		b = append(b, f.value...)
 	}
-	return append(b, make([]byte, 4+bodySize)...)
+	return append(b, make([]byte, 4+body)...)
 }
