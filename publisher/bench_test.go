@@ -15,7 +15,7 @@ import (
 
 // An operation of these benchmarks is a message.
 
-var benchFields = fields{'x': "orders", 'k': "order.created", 'r': "shop"}
+func benchFields() fields { return fields{'x': "orders", 'k': "order.created", 'r': "shop"} }
 
 func BenchmarkWindow(b *testing.B) {
 	for _, size := range []int{64, 2048, 16384} {
@@ -62,8 +62,8 @@ func BenchmarkRoute(b *testing.B) {
 		fields  fields
 		headers Headers
 	}{
-		{"four arguments", benchFields, Headers{}},
-		{"pg_headers", benchFields, Headers{LSN: true, XID: true, CommitTime: true, Role: true}},
+		{"four arguments", benchFields(), Headers{}},
+		{"pg_headers", benchFields(), Headers{LSN: true, XID: true, CommitTime: true, Role: true}},
 		{"all properties", all, Headers{}},
 	} {
 		b.Run(c.name, func(b *testing.B) {
@@ -108,7 +108,7 @@ func BenchmarkPublish(b *testing.B) {
 		Metrics{Brokers: metrics.NewPublisher(registry), Received: received.Received, Skipped: received.Skipped})
 	l := newLane(Broker{ID: 1}, p.cfg, quiet(), p.metrics.Brokers.Broker(1))
 	p.lanes[1], p.gates[1] = l, NewGate(1)
-	m := message(1, envelope(decoder.KindPublish, 1, benchFields, string(make([]byte, 200))))
+	m := message(1, envelope(decoder.KindPublish, 1, benchFields(), string(make([]byte, 200))))
 	done := func() {}
 	b.ReportAllocs()
 	for b.Loop() {
