@@ -120,6 +120,32 @@ func TestReturnOfOneOfTwoAlikeBelongsToTheRightOne(t *testing.T) {
 }
 
 // A broker may change headers on the way: BCC is taken out, interceptors add some.
+// Which of them a return is attached to does not matter, as long as it is one whose verdict
+// is still to come.
+func TestOfMessagesAlikeAsManyAreDeadAsWereReturned(t *testing.T) {
+	t.Parallel()
+	const count = 3000
+	returned := func(tag uint64) bool { return tag%3 == 0 }
+	handler := func(p *fakeamqp.Publish) fakeamqp.Verdict {
+		if returned(p.Tag) {
+			return fakeamqp.Unroutable
+		}
+		return fakeamqp.Ack
+	}
+	w := newWorld(t, fakeamqp.Config{Handler: handler}, nil)
+	want := 0
+	for tag := range uint64(count) {
+		w.publish(envelope(decoder.KindPublish, 1, fields{'x': "x", 'k': "nowhere", 'i': "same"}, "same"))
+		if returned(tag + 1) {
+			want++
+		}
+	}
+	w.awaitAll()
+	if dead := w.dead(); len(dead) != want {
+		t.Errorf("%d dead letters, want %d", len(dead), want)
+	}
+}
+
 func TestReturnWithChangedHeadersIsStillRecognized(t *testing.T) {
 	t.Parallel()
 	w := newWarmWorld(t)
