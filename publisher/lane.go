@@ -40,6 +40,7 @@ type lane struct {
 	// All of capacity 1; a token means: look again.
 	work    chan struct{} // for the publish loop: something was added
 	space   chan struct{} // for add: the window has room
+	roomy   chan struct{} // for add: the window has much room
 	settled chan struct{} // for the publish loop: at most one entry is in flight
 	drained chan struct{} // for drain: the window is empty
 	hurry   chan struct{} // for pause: what is to be sent again is tried at once
@@ -72,6 +73,7 @@ func newLane(b Broker, cfg Config, log *slog.Logger, m *metrics.Broker) *lane {
 		down:    time.Now(),
 		work:    make(chan struct{}, 1),
 		space:   make(chan struct{}, 1),
+		roomy:   make(chan struct{}, 1),
 		settled: make(chan struct{}, 1),
 		drained: make(chan struct{}, 1),
 		hurry:   make(chan struct{}, 1),
@@ -95,72 +97,6 @@ func (l *lane) setHosts(hosts []Host) {
 		addresses[i] = h.Address()
 	}
 	l.metrics.SetHosts(addresses...)
-}
-
-// errRetired says that the broker was deleted, or that its messages go another way.
-var errRetired = errors.New("the broker was deleted from amqp.broker")
-
-// add appends an entry and blocks while the window is full. Only one goroutine
-// adds. errRetired means that the broker is no more.
-func (l *lane) add(ctx context.Context, e *entry) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.window.full(e.size) {
-		if err := l.awaitRoom(ctx, e.size); err != nil {
-			return err
-		}
-	}
-	if l.gone {
-		return errRetired
-	}
-	e.addedAt = time.Now()
-	l.fed = e.addedAt
-	l.window.add(e)
-	l.metrics.Window.Bytes.Set(float64(l.window.bytes))
-	signal(l.work)
-	return nil
-}
-
-// awaitRoom waits until the window takes an entry of the given size. The lock is held
-// before and after.
-func (l *lane) awaitRoom(ctx context.Context, size int) error {
-	l.waits = time.Now()
-	l.metrics.Window.Backpressure.Start()
-	defer func() {
-		l.waits = time.Time{}
-		l.metrics.Window.Backpressure.Stop()
-	}()
-	for l.window.full(size) {
-		if err := l.awaitSpace(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// keepsWaiting returns for how long add has waited for room.
-func (l *lane) keepsWaiting() time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.waits.IsZero() {
-		return 0
-	}
-	return time.Since(l.waits)
-}
-
-// awaitSpace waits until it is worth looking whether the window has room. The lock is
-// held before and after.
-func (l *lane) awaitSpace(ctx context.Context) error {
-	l.mu.Unlock()
-	defer l.mu.Lock()
-	select {
-	case <-l.space:
-		return nil
-	case <-l.retired:
-		return errRetired
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // measure brings the gauges up to date. The lock is held.
@@ -214,12 +150,12 @@ func (l *lane) resolve(entries ...*entry) {
 	for _, e := range entries {
 		l.window.resolve(e)
 	}
-	waits := !l.waits.IsZero()
+	waits, roomy := !l.waits.IsZero(), l.window.roomy()
 	settled, drained := l.window.pending <= 1, l.window.len() == 0
 	l.measure()
 	l.mu.Unlock()
 	if waits {
-		signal(l.space)
+		l.tellRoom(roomy)
 	}
 	if settled {
 		signal(l.settled)
@@ -283,7 +219,7 @@ func (l *lane) reset() {
 	l.measure()
 	l.mu.Unlock()
 	l.pumping.Unlock()
-	signal(l.space)
+	l.tellRoom(true)
 	signal(l.drained)
 }
 

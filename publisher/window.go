@@ -64,6 +64,10 @@ func (w *window) full(size int) bool {
 	return n > 0 && (n >= w.maxCount || w.bytes+size > w.maxBytes)
 }
 
+// roomy tells whether an eighth of a full window is free, or what fills it is bytes: then
+// a single entry may be much.
+func (w *window) roomy() bool { return w.len() <= w.maxCount-w.maxCount/8 }
+
 // add appends an entry. The caller has asked full before.
 func (w *window) add(e *entry) {
 	w.entries = append(w.entries, e)

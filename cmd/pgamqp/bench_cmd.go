@@ -96,6 +96,7 @@ func newBenchCommand() *cobra.Command {
 	f.BoolVar(&o.TLS, "tls", false, "use TLS to both private servers")
 	f.BoolVar(&o.Socket, "socket", false, "reach the private PostgreSQL by its Unix socket")
 	f.StringArrayVar(&o.Environment, "env", nil, "`NAME=value` in the environment of the daemon, for example GOGC=50; may be repeated")
+	f.StringVar(&o.Other, "other", "", "another pgamqp, as the path of its `program`, whose delivery is measured beside")
 	f.BoolVar(&o.Markdown, "markdown", false, "print the tables as Markdown")
 	f.StringVar(&json, "json", "", "write all samples to a `file` as JSON; /dev/stdout instead of the tables")
 	f.StringVar(&plot, "plot", "", "write charts of the sweep to a `file` as SVG")

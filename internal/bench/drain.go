@@ -43,7 +43,7 @@ type running struct {
 }
 
 // daemon starts `pgamqp run` on a slot and waits until it streams.
-func (w *world) daemon(ctx context.Context, address, slot string, args ...string) (*running, error) {
+func (w *world) daemon(ctx context.Context, program, address, slot string, args ...string) (*running, error) {
 	args = append([]string{
 		"run", "--slot", slot, "--publication", "pgamqp",
 		"--listen", "127.0.0.1:0", "--log-format", "json",
@@ -51,7 +51,7 @@ func (w *world) daemon(ctx context.Context, address, slot string, args ...string
 	if w.options.Window > 0 {
 		args = append(args, "--window-messages", strconv.Itoa(w.options.Window))
 	}
-	c, err := w.start(nil, databaseEnvironment(address), args...)
+	c, err := w.startProgram(program, nil, databaseEnvironment(address), args...)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,11 @@ func (w *world) daemon(ctx context.Context, address, slot string, args ...string
 }
 
 // drain lets the daemon deliver a backlog.
-func (w *world) drain(ctx context.Context, b *backlog, args ...string) (_ Sample, err error) {
+func (w *world) drain(ctx context.Context, b *backlog, args ...string) (Sample, error) {
+	return w.drainBy(ctx, w.options.Program, b, args...)
+}
+
+func (w *world) drainBy(ctx context.Context, program string, b *backlog, args ...string) (_ Sample, err error) {
 	slot, err := w.copySlot(ctx, b)
 	if err != nil {
 		return nil, err
@@ -85,7 +89,7 @@ func (w *world) drain(ctx context.Context, b *backlog, args ...string) (_ Sample
 	w.settle(ctx)
 	s := make(Sample)
 	broker := startMeter(w.brokerPID)
-	d, err := w.daemon(ctx, b.address, slot, args...)
+	d, err := w.daemon(ctx, program, b.address, slot, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -180,7 +180,7 @@ func (w *world) latency(ctx context.Context, rate int, to destination) (_ Sample
 		return nil, err
 	}
 	w.settle(ctx)
-	d, err := w.daemon(ctx, w.databaseURL, slot)
+	d, err := w.daemon(ctx, w.options.Program, w.databaseURL, slot)
 	if err != nil {
 		return nil, err
 	}

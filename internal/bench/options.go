@@ -14,6 +14,8 @@ import (
 type Options struct {
 	// Program is the path of pgamqp itself, and Version what it calls itself.
 	Program, Version string
+	// Other is the path of another pgamqp, whose delivery is measured beside; empty for none.
+	Other string
 	// DatabaseURL and BrokerURL name the servers. Without both, private ones are started.
 	DatabaseURL, BrokerURL string
 	// BrokerPID is the process of a broker on this machine, for its CPU time; 0 if not known.

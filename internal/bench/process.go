@@ -84,9 +84,13 @@ type child struct {
 	err    error // after ended
 }
 
-// start runs the program with standard input, more environment, and arguments.
+// start runs the program itself with standard input, more environment, and arguments.
 func (w *world) start(stdin []byte, environment []string, args ...string) (*child, error) {
-	c := &child{cmd: exec.Command(w.options.Program, args...), ended: make(chan struct{})}
+	return w.startProgram(w.options.Program, stdin, environment, args...)
+}
+
+func (w *world) startProgram(program string, stdin []byte, environment []string, args ...string) (*child, error) {
+	c := &child{cmd: exec.Command(program, args...), ended: make(chan struct{})}
 	c.cmd.Env = append(w.environment(), environment...)
 	c.cmd.Stdin = bytes.NewReader(stdin)
 	c.cmd.Stdout, c.cmd.Stderr = &c.stdout, &c.stderr

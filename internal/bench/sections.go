@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"iter"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -134,20 +135,31 @@ func (w *world) deliverySection() Section {
 			s.Cases = append(s.Cases, c)
 		}
 		for i, n := range w.options.Transactions {
-			s.Cases = append(s.Cases, Case{
-				Name: queue + ": pgamqp, " + perTransaction(n), Base: base,
-				Run: func(ctx context.Context) (Sample, error) { return w.drainTo(ctx, backlogs[i](), to) },
-			})
+			for name, program := range w.programs() {
+				s.Cases = append(s.Cases, Case{
+					Name: queue + ": " + name + ", " + perTransaction(n), Base: base,
+					Run: func(ctx context.Context) (Sample, error) { return w.drainTo(ctx, program, backlogs[i](), to) },
+				})
+			}
 		}
 	}
 	return stock.with(s)
 }
 
+// programs yields what delivers: pgamqp, and another one if that was given.
+func (w *world) programs() iter.Seq2[string, string] {
+	return func(yield func(name, path string) bool) {
+		if yield("pgamqp", w.options.Program) && w.options.Other != "" {
+			yield("the other pgamqp", w.options.Other)
+		}
+	}
+}
+
 // drainTo delivers a backlog to a queue that may be of another type than when it was loaded.
-func (w *world) drainTo(ctx context.Context, b *backlog, to destination, args ...string) (Sample, error) {
+func (w *world) drainTo(ctx context.Context, program string, b *backlog, to destination) (Sample, error) {
 	other := *b
 	other.to = to
-	return w.drain(ctx, &other, args...)
+	return w.drainBy(ctx, program, &other)
 }
 
 // readingSection compares pgamqp without a broker with a bare loop.
