@@ -79,6 +79,7 @@ func (r *benchReport) check(t *testing.T, runs int, cases map[string]int) {
 
 // TestBrokerBenchMeasuresEverySection on private servers of its own, in the smallest size.
 func TestBrokerBenchMeasuresEverySection(t *testing.T) {
+	t.Parallel()
 	plot := filepath.Join(t.TempDir(), "plot.svg")
 	r, out := runBench(t, "--messages", "300", "--runs", "1", "--time", "1s", "--rate", "50", "--transaction", "1,0", "--plot", plot,
 		"--section", "delivery,reading,latency,sql,tps,flat,memory,sweep")
@@ -92,6 +93,7 @@ func TestBrokerBenchMeasuresEverySection(t *testing.T) {
 // TestBrokerBenchUsesWhatItIsGiven: the servers of the user, over TLS in a second run to private ones, and
 // other queues. Nothing is left behind.
 func TestBrokerBenchUsesWhatItIsGiven(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	r, _ := runBench(t, "--messages", "300", "--runs", "2", "--section", "delivery", "--queue", "quorum,stream", "--transaction", "7",
 		"--all-properties", "--database-url", w.url(), "--broker-url", shared.rabbit.URL(w.vhosts[0]))
@@ -114,7 +116,7 @@ func TestBrokerBenchUsesWhatItIsGiven(t *testing.T) {
 func TestGate(t *testing.T) {
 	const least = 0.85
 	for try := 1; ; try++ {
-		r, out := runBench(t, "--messages", "200000", "--runs", "3", "--section", "delivery", "--transaction", "1")
+		r, out := runBench(t, "--messages", "60000", "--runs", "3", "--section", "delivery", "--transaction", "1")
 		t.Log("\n" + out)
 		found := false
 		ratio := 0.0
