@@ -184,11 +184,12 @@ func (d *running) metrics(ctx context.Context) (map[string]float64, error) {
 	return found, lines.Err()
 }
 
-// settle waits until the broker has cleaned up what was before, for as long as that can be told
-// and does not take too long.
+// settle waits until the broker has cleaned up what was before, if that can be told, and no longer
+// than so many messages may take.
 func (w *world) settle(ctx context.Context) {
 	const look = 300 * time.Millisecond
-	for range 60 {
+	limit := time.Second + time.Duration(w.options.Messages)*100*time.Microsecond
+	for began := time.Now(); time.Since(began) < limit; {
 		before, known := cpuTime(w.brokerPID)
 		select {
 		case <-time.After(look):
