@@ -95,9 +95,9 @@ func TestBrokerBenchMeasuresEverySection(t *testing.T) {
 func TestBrokerBenchUsesWhatItIsGiven(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
-	r, _ := runBench(t, "--messages", "300", "--runs", "2", "--section", "delivery", "--queue", "quorum,stream", "--transaction", "7",
+	r, _ := runBench(t, "--messages", "300", "--runs", "2", "--section", "delivery,latency", "--queue", "quorum,stream", "--transaction", "7", "--rate", "500", "--time", "3s",
 		"--all-properties", "--database-url", w.url(), "--broker-url", shared.rabbit.URL(w.vhosts[0]))
-	r.check(t, 2, map[string]int{"delivery": 10})
+	r.check(t, 2, map[string]int{"delivery": 10, "latency": 4})
 	if left := query[string](w, `select datname::text from pg_database where datname like 'pgamqp\_bench%'
 		union all select slot_name::text from pg_replication_slots where slot_name like 'pgamqp\_bench%'`); len(left) > 0 {
 		t.Errorf("left behind: %v", left)

@@ -85,14 +85,19 @@ func (f *flight) send(ctx context.Context, senders int, connect func(context.Con
 	return g.Wait()
 }
 
-// receive notes what comes until all is there.
-func (f *flight) receive(ctx context.Context, deliveries <-chan amqp.Delivery) error {
+// receive notes what comes, and acknowledges it if that is wanted, until all is there.
+func (f *flight) receive(ctx context.Context, deliveries <-chan amqp.Delivery, acknowledge bool) error {
 	for left := len(f.came); left > 0; {
 		select {
 		case d, ok := <-deliveries:
 			at := int64(time.Since(f.began))
 			if !ok {
 				return errors.New("the broker has closed the consumer's connection")
+			}
+			if acknowledge {
+				if err := d.Ack(false); err != nil {
+					return err
+				}
 			}
 			id, _, _ := strings.Cut(string(d.Body[:min(len(d.Body), 20)]), " ")
 			n, err := strconv.Atoi(id)
@@ -128,45 +133,31 @@ const arrivalLimit = time.Minute
 
 // fly sends and receives a flight.
 func (w *world) fly(ctx context.Context, f *flight, to destination, send func(context.Context) error) error {
-	conn, err := w.target().dial(nil)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }()
-	ch, err := conn.Channel()
-	if err != nil {
-		return err
-	}
-	arguments := amqp.Table{}
-	if to.Arguments["x-queue-type"] == "stream" {
-		if err := ch.Qos(1000, 0, false); err != nil {
+	return w.withBroker(func(ch *amqp.Channel) error {
+		deliveries, err := to.consume(ch)
+		if err != nil {
 			return err
 		}
-		arguments["x-stream-offset"] = "first"
-	}
-	deliveries, err := ch.Consume(to.Queue, "", len(arguments) == 0, false, false, false, arguments)
-	if err != nil {
-		return fmt.Errorf("consume from %s: %w", to.Queue, err)
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	sent := make(chan struct{})
-	g.Go(func() error {
-		defer close(sent)
-		return send(ctx)
+		g, ctx := errgroup.WithContext(ctx)
+		sent := make(chan struct{})
+		g.Go(func() error {
+			defer close(sent)
+			return send(ctx)
+		})
+		g.Go(func() error {
+			limited, cancel := context.WithCancelCause(ctx)
+			defer cancel(nil)
+			go func() { // ends the wait for what does not come
+				select {
+				case <-sent:
+					time.AfterFunc(arrivalLimit, func() { cancel(fmt.Errorf("nothing more within %s", arrivalLimit)) })
+				case <-limited.Done():
+				}
+			}()
+			return f.receive(limited, deliveries, to.isStream())
+		})
+		return g.Wait()
 	})
-	g.Go(func() error {
-		limited, cancel := context.WithCancelCause(ctx)
-		defer cancel(nil)
-		go func() { // ends the wait for what does not come
-			select {
-			case <-sent:
-				time.AfterFunc(arrivalLimit, func() { cancel(fmt.Errorf("nothing more within %s", arrivalLimit)) })
-			case <-limited.Done():
-			}
-		}()
-		return f.receive(limited, deliveries)
-	})
-	return g.Wait()
 }
 
 // latency is from the moment at which a COMMIT is answered to the moment at which a consumer

@@ -126,9 +126,28 @@ func (w *world) remove(d destination) error {
 	})
 }
 
+// isStream tells whether the queue is one that keeps what was consumed.
+func (d destination) isStream() bool { return d.Arguments["x-queue-type"] == "stream" }
+
+// consume opens a consumer that reads from the beginning. A stream wants acknowledgements.
+func (d destination) consume(ch *amqp.Channel) (<-chan amqp.Delivery, error) {
+	arguments := amqp.Table{}
+	if d.isStream() {
+		arguments["x-stream-offset"] = "first"
+		if err := ch.Qos(1000, 0, false); err != nil {
+			return nil, err
+		}
+	}
+	deliveries, err := ch.Consume(d.Queue, "", !d.isStream(), false, false, false, arguments)
+	if err != nil {
+		return nil, fmt.Errorf("consume from %s: %w", d.Queue, err)
+	}
+	return deliveries, nil
+}
+
 // countable tells whether the broker can say how many messages the queue has.
 func (d destination) countable() bool {
-	return d.Arguments["x-queue-type"] != "stream" && d.Arguments["x-max-length"] == nil
+	return !d.isStream() && d.Arguments["x-max-length"] == nil
 }
 
 // expect fails unless the queue has so many messages, soon: a quorum queue counts with a delay.
