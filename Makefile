@@ -76,7 +76,7 @@ unit: setup ## the tests of every package but integration
 integration: setup ## the real program between real servers, on every PostgreSQL version
 	skip='$(APART)'; for version in $(POSTGRES); do \
 		echo "integration on PostgreSQL $$version"; \
-		PGAMQP_TEST_POSTGRES=$$version $(GO) test -race -shuffle=on -count=1 -timeout 15m -run '$(RUN)' -skip "$$skip" ./integration; \
+		PGAMQP_TEST_POSTGRES=$$version $(GO) test -race -shuffle=on -count=1 -timeout 30m -run '$(RUN)' -skip "$$skip" ./integration; \
 		skip='$(APART)|$(ONCE)'; \
 	done
 
@@ -100,7 +100,7 @@ nightly: ## the model of detached brokers, through 100,000 histories
 test-rabbitmq4: setup ## the tests that use RabbitMQ, on version 4 (Debian and root only)
 	@scripts/setup.sh rabbitmq4
 	PGAMQP_TEST_RABBITMQ=4 $(GO) test -race -shuffle=on -count=1 -timeout 5m -run 'RabbitMQ|ServersDie' ./internal/testserver
-	PGAMQP_TEST_RABBITMQ=4 PGAMQP_TEST_POSTGRES=15 $(GO) test -race -shuffle=on -count=1 -timeout 15m -run '$(RUN)' -skip '$(APART)|$(POSTGRES_ONLY)' ./integration
+	PGAMQP_TEST_RABBITMQ=4 PGAMQP_TEST_POSTGRES=15 $(GO) test -race -shuffle=on -count=1 -timeout 30m -run '$(RUN)' -skip '$(APART)|$(POSTGRES_ONLY)' ./integration
 
 .PHONY: chaos
 chaos: setup ## break everything, by the choices of SEED, for TIME, and look for what was lost
