@@ -194,6 +194,7 @@ func (w *world) latencySection() Section {
 	s := Section{
 		Name: "latency", Title: fmt.Sprintf("From the answer to COMMIT until a consumer has the message, %s each", w.options.Time),
 		Columns: latencyColumns(), Compared: colP50, Against: "without PostgreSQL",
+		Clean: func(context.Context) error { return w.remove(w.destination("classic", 0)) },
 	}
 	for _, queue := range w.options.Queues {
 		to := w.destination(queue, 0)
