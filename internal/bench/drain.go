@@ -51,7 +51,9 @@ func (w *world) daemon(ctx context.Context, program, address, slot string, args 
 	if w.options.Window > 0 {
 		args = append(args, "--window-messages", strconv.Itoa(w.options.Window))
 	}
-	c, err := w.startProgram(program, nil, databaseEnvironment(address), args...)
+	// Only here: what limits the daemon is measured as it is.
+	environment := append(databaseEnvironment(address), w.options.Environment...)
+	c, err := w.startProgram(program, nil, environment, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -103,9 +105,7 @@ func (w *world) drainBy(ctx context.Context, program string, b *backlog, args ..
 	client.read(s, colClient, b.messages)
 	walsender.read(s, colWalsender, b.messages)
 	broker.read(s, colBroker, b.messages)
-	if peak, known := peakMemory(d.pid()); known {
-		s[colMemory] = float64(peak) / (1 << 20)
-	}
+	s.addPeak(d.pid())
 	m, err := d.metrics(ctx)
 	if err != nil {
 		return nil, err

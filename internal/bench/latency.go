@@ -200,9 +200,7 @@ func (w *world) latency(ctx context.Context, rate int, to destination) (_ Sample
 	}
 	s := f.sample()
 	used.read(s, colClient, len(f.sent))
-	if peak, known := peakMemory(d.pid()); known {
-		s[colMemory] = float64(peak) / (1 << 20)
-	}
+	s.addPeak(d.pid())
 	return s, nil
 }
 

@@ -32,8 +32,6 @@ type Section struct {
 	// the bases are.
 	Compared, Against string
 	Cases             []Case
-	// Rounds is how often each case runs; 0 is what the user asked for.
-	Rounds int
 	// Prepare makes what the cases need; Clean removes it. Both may be nil.
 	Prepare func(context.Context) error
 	Clean   func(context.Context) error

@@ -52,6 +52,13 @@ func peakMemory(pid int) (int64, bool) {
 	return kilobytes << 10, found && err == nil
 }
 
+// addPeak adds the peak of a process to a sample, if it is known.
+func (s Sample) addPeak(pid int) {
+	if peak, known := peakMemory(pid); known {
+		s[colMemory] = float64(peak) / (1 << 20)
+	}
+}
+
 // meter tells the CPU time that a process uses between two moments.
 type meter struct {
 	pid   int
@@ -115,7 +122,7 @@ func (w *world) environment() []string {
 	if w.caFile != "" {
 		env = append(env, "SSL_CERT_FILE="+w.caFile)
 	}
-	return append(env, w.options.Environment...)
+	return env
 }
 
 func (c *child) pid() int { return c.cmd.Process.Pid }

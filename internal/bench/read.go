@@ -161,7 +161,7 @@ func (w *world) read(ctx context.Context, b *backlog, kind string) (Sample, erro
 	if err != nil {
 		return nil, err
 	}
-	s, err := w.work(ctx, &task{Kind: kind, Database: b.address, Slot: slot, Until: b.until, Messages: b.messages})
+	s, err := w.work(ctx, &task{Kind: kind, Database: b.address, Slot: slot, Messages: b.messages})
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ type Progress interface {
 func (w *world) measure(ctx context.Context, sections []Section) ([]*Table, error) {
 	total, done := 0, 0
 	for _, s := range sections {
-		total += w.rounds(&s) * len(s.Cases)
+		total += w.options.Runs * len(s.Cases)
 	}
 	var tables []*Table
 	for _, s := range sections {
@@ -38,13 +38,6 @@ func (w *world) measure(ctx context.Context, sections []Section) ([]*Table, erro
 	return tables, nil
 }
 
-func (w *world) rounds(s *Section) int {
-	if s.Rounds > 0 {
-		return s.Rounds
-	}
-	return w.options.Runs
-}
-
 // measureSection lets each round begin with another case, so that none has always the
 // same one in front of it.
 func (w *world) measureSection(ctx context.Context, s *Section, t *Table, begin func(string)) (err error) {
@@ -58,7 +51,7 @@ func (w *world) measureSection(ctx context.Context, s *Section, t *Table, begin 
 		}
 		w.progress.End("")
 	}
-	for round := range w.rounds(s) {
+	for round := range w.options.Runs {
 		for i := range s.Cases {
 			n := (i + round) % len(s.Cases)
 			c := s.Cases[n]

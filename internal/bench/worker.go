@@ -7,8 +7,6 @@ import (
 	"io"
 	"os"
 	"time"
-
-	"github.com/jackc/pglogrepl"
 )
 
 // task is what a worker does: a process of its own that runs against one limit.
@@ -27,7 +25,6 @@ type task struct {
 	// For read and null.
 	Database string
 	Slot     string
-	Until    pglogrepl.LSN
 
 	Messages int
 }
