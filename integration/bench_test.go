@@ -85,6 +85,33 @@ func TestBrokerBenchMeasures(t *testing.T) {
 	}
 }
 
+// TestBrokerBenchUsesWhatItIsGiven measures servers that are there already, and leaves nothing
+// behind; with TLS it starts its own.
+func TestBrokerBenchUsesWhatItIsGiven(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{}), bare: true})
+	r, _ := runBench(t, "--database-url", w.url(), "--broker-url", shared.rabbit.URL(w.vhosts[0]),
+		"--messages", "500", "--runs", "2", "--transaction", "1", "--section", "delivery,latency",
+		"--queue", "quorum,stream", "--all-properties", "--rate", "500", "--time", "1s")
+	r.check(t, 2, map[string]int{"delivery": 10, "latency": 4})
+	for _, left := range []string{
+		`select count(*) from pg_database where starts_with(datname, 'pgamqp_bench')`,
+		`select count(*) from pg_replication_slots where starts_with(slot_name, 'pgamqp_bench')`,
+	} {
+		if n := query[int](w, left); n[0] != 0 {
+			t.Errorf("%s: %d", left, n[0])
+		}
+	}
+}
+
+// TestBrokerBenchUsesTLS between all parts.
+func TestBrokerBenchUsesTLS(t *testing.T) {
+	t.Parallel()
+	r, _ := runBench(t, "--messages", "500", "--runs", "1", "--transaction", "1", "--section", "delivery,latency",
+		"--rate", "50", "--time", "1s", "--tls")
+	r.check(t, 1, map[string]int{"delivery": 5, "latency": 2})
+}
+
 // TestGate fails when delivery has become much slower than publishing alone. It is alone on the
 // machine, and a machine that is busy with something else gets two more chances.
 func TestGate(t *testing.T) {

@@ -29,7 +29,14 @@ func publishOnly(ctx context.Context, t *task) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	defer func() { _ = conn.Close() }()
+	flush := func() error { return nil }
+	if gathering != nil {
+		flush = gathering.flush
+	}
+	defer func() {
+		gathering.writeAtOnce(true) // or the broker would not hear of the end, nor answer it
+		_ = conn.Close()
+	}()
 	ch, err := conn.Channel()
 	if err != nil {
 		return result{}, err
@@ -39,11 +46,7 @@ func publishOnly(ctx context.Context, t *task) (result, error) {
 			return result{}, err
 		}
 	}
-	flush := func() error { return nil }
-	if gathering != nil {
-		gathering.writeAtOnce(false)
-		flush = gathering.flush
-	}
+	gathering.writeAtOnce(false)
 	p := t.Content.publishing()
 	if t.BodyOnly {
 		p.MessageId = ""
@@ -68,9 +71,7 @@ func publishOnly(ctx context.Context, t *task) (result, error) {
 	if !t.Confirm {
 		// The answer comes when the broker has read all before it.
 		err := flush()
-		if gathering != nil {
-			gathering.writeAtOnce(true)
-		}
+		gathering.writeAtOnce(true)
 		_, failed := ch.QueueDeclarePassive(t.To.Queue, true, false, false, false, nil)
 		return since(began), errors.Join(err, failed)
 	}
@@ -123,7 +124,11 @@ func (g *gatheringConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// writeAtOnce does nothing without g.
 func (g *gatheringConn) writeAtOnce(yes bool) {
+	if g == nil {
+		return
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.atOnce = yes

@@ -124,8 +124,8 @@ func (w *world) deliverySection() Section {
 				}
 				w.settle(ctx)
 				s, err := w.work(ctx, &t)
-				if err != nil {
-					return nil, err
+				if err != nil || !t.Confirm { // a quorum queue may lose what it has not confirmed
+					return s, err
 				}
 				return s, w.expect(ctx, to, t.Messages)
 			}}
