@@ -104,6 +104,7 @@ func TestR16CloseDuringAnAlarmOrAFreezeEnds(t *testing.T) {
 	if n := len(c.repeated); n > sent {
 		t.Errorf("%d messages came again", n)
 	}
+	p.thaw() // or the broker would learn only from missing heartbeats that the connection has ended
 	w.checkLeftovers(d)
 	checkGoroutines(t, d, goroutines)
 }
