@@ -10,12 +10,15 @@ const (
 	// coalesceMax bounds what is written and not yet given to the kernel. A Write
 	// blocks beyond it.
 	coalesceMax = 256 << 10
+	// gatherMax is how much is gathered while the writer says that more follows.
+	gatherMax = 32 << 10
 )
 
 // coalescingConn gathers small writes into large ones: the library writes to its
 // connection once for every message, which costs 40 % of the daemon's time. A
 // goroutine of its own, the flusher, writes what has gathered while it was
-// writing before. So nothing waits for a timer, and nothing has to be flushed.
+// writing before. So nothing waits for a timer, and nothing has to be flushed, unless
+// the writer has said that it knows more to be written.
 //
 // Each write to the socket has a deadline. Without one, a broker that does not
 // read makes the library hold its lock for ever, and even Close hangs.
@@ -26,6 +29,7 @@ type coalescingConn struct {
 	changed      sync.Cond  // of mu: pending, err or closed changed
 	writeTimeout time.Duration
 	pending      []byte
+	gathering    bool  // more follows at once
 	err          error // of the flusher; every Write returns it from then on
 	closed       bool
 	ended        chan struct{} // the flusher has returned
@@ -43,6 +47,8 @@ func (w *coalescingConn) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for len(w.pending) > 0 && len(w.pending)+len(p) > coalesceMax && w.err == nil && !w.closed {
+		w.gathering = false // or the flusher would wait, too
+		w.changed.Broadcast()
 		w.changed.Wait()
 	}
 	switch {
@@ -52,8 +58,26 @@ func (w *coalescingConn) Write(p []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	w.pending = append(w.pending, p...)
-	w.changed.Broadcast()
+	if w.due() {
+		w.changed.Broadcast()
+	}
 	return len(p), nil
+}
+
+// due tells whether it is time to write what is pending. The lock is held.
+func (w *coalescingConn) due() bool {
+	return len(w.pending) > 0 && (!w.gathering || len(w.pending) >= gatherMax)
+}
+
+// gather says whether more will be written at once, so that it pays to write it together
+// with what is pending. Who has said so must say the opposite before waiting for anything.
+func (w *coalescingConn) gather(more bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.gathering = more
+	if w.due() {
+		w.changed.Broadcast()
+	}
 }
 
 // Close lets the flusher write what is pending, within closeTimeout, and closes
@@ -87,7 +111,7 @@ func (w *coalescingConn) flush() {
 	var writing []byte
 	for {
 		w.mu.Lock()
-		for len(w.pending) == 0 && w.err == nil && !w.closed {
+		for !w.due() && w.err == nil && !w.closed {
 			w.changed.Wait()
 		}
 		if len(w.pending) == 0 || w.err != nil {

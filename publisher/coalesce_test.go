@@ -101,6 +101,47 @@ func TestWhatGathersDuringAWriteIsWrittenAtOnce(t *testing.T) {
 	})
 }
 
+func TestWhatIsFollowedByMoreWaitsForIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, c, peer := coalesced(t)
+		go func() { _, _ = io.Copy(io.Discard, peer) }()
+		expect := func(writes int64) {
+			t.Helper()
+			synctest.Wait()
+			if n := c.writes.Load(); n != writes {
+				t.Errorf("%d writes, want %d", n, writes)
+			}
+		}
+		w.gather(true)
+		mustWrite(t, w, []byte("first"))
+		mustWrite(t, w, []byte("second"))
+		expect(0)
+		w.gather(false)
+		expect(1)
+		mustWrite(t, w, []byte("alone"))
+		expect(2)
+		w.gather(true)
+		mustWrite(t, w, make([]byte, gatherMax))
+		expect(3) // enough
+		mustWrite(t, w, []byte("a little"))
+		expect(3)
+		mustWrite(t, w, make([]byte, coalesceMax)) // does not fit in beside it
+		expect(5) // and is itself not held back
+	})
+}
+
+func TestWhatHasGatheredIsWrittenBeforeTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _, peer := coalesced(t)
+		w.gather(true)
+		mustWrite(t, w, []byte("last words"))
+		go func() { _ = w.Close() }()
+		if got, err := io.ReadAll(peer); string(got) != "last words" {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
+}
+
 func TestWriterWaitsWhenTooMuchHasGathered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, _, peer := coalesced(t)

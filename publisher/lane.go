@@ -112,13 +112,19 @@ func (l *lane) measure() {
 
 // take returns the next entry to be published, nil if there is none.
 func (l *lane) take() *entry {
+	e, _ := l.next()
+	return e
+}
+
+// next is take that tells whether there is one more.
+func (l *lane) next() (e *entry, more bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e := l.window.take()
+	e = l.window.take()
 	if e != nil {
 		l.metrics.Unconfirmed.Set(float64(l.window.pending))
 	}
-	return e
+	return e, l.window.waiting()
 }
 
 // pending returns the number of entries in flight.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -92,6 +93,8 @@ func (l *lane) halted() bool {
 
 // publishLoop publishes what the window gives, until something ends it.
 func (p *pump) publishLoop(ctx context.Context) {
+	defer p.flush()
+	yielded := false
 	for !p.sendsAgain() && ctx.Err() == nil {
 		if p.conn.blocked.Load() {
 			if !p.wait(ctx, p.conn.changed) {
@@ -99,7 +102,15 @@ func (p *pump) publishLoop(ctx context.Context) {
 			}
 			continue
 		}
-		e := p.take()
+		e, more := p.next()
+		if e == nil && !yielded {
+			// Whoever adds entries may be about to add the next: it is given the chance before
+			// what has gathered is written.
+			yielded = true
+			runtime.Gosched()
+			continue
+		}
+		yielded = false
 		if e == nil {
 			if !p.wait(ctx, p.work) {
 				return
@@ -108,9 +119,10 @@ func (p *pump) publishLoop(ctx context.Context) {
 		}
 		var ok bool
 		if e.request.operation != nil {
+			p.flush()
 			ok = p.operate(ctx, e)
 		} else {
-			ok = p.send(ctx, e)
+			ok = p.send(ctx, e, more)
 		}
 		if !ok {
 			return
@@ -118,8 +130,13 @@ func (p *pump) publishLoop(ctx context.Context) {
 	}
 }
 
+// flush makes the connection write what it has gathered. It comes before everything that
+// waits.
+func (p *pump) flush() { p.conn.raw.gather(false) }
+
 // wait waits for a token; false means that publishing ends.
 func (p *pump) wait(ctx context.Context, token <-chan struct{}) bool {
+	p.flush()
 	select {
 	case <-token:
 		return true
@@ -148,11 +165,12 @@ func (p *pump) sendsAgain() bool { return p.nacked.Load() || p.held.Load() || p.
 
 // send publishes one message. A message to a target that is not known to work, or
 // one suspected of having closed a channel, goes alone: with nothing else in
-// flight, so that a refusal takes no other along.
-func (p *pump) send(ctx context.Context, e *entry) bool {
+// flight, so that a refusal takes no other along. more says that another entry waits.
+func (p *pump) send(ctx context.Context, e *entry, more bool) bool {
 	target := e.request.target()
 	known := p.targets[target]
 	alone := e.alone || !known
+	p.conn.raw.gather(more && !alone)
 	if alone && !p.waitPending(ctx, 1) {
 		return false
 	}
@@ -162,6 +180,7 @@ func (p *pump) send(ctx context.Context, e *entry) bool {
 		}
 	}
 	if limit := p.conn.Config.FrameSize - 8; limit > 0 && headerFrameSize(&e.request.properties) > limit {
+		p.flush()
 		return p.reject(ctx, e, verdict{
 			reason: ReasonTooLarge,
 			text:   fmt.Sprintf("properties and headers take more than the %d bytes that the broker takes", limit),

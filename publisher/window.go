@@ -86,6 +86,9 @@ func (w *window) take() *entry {
 	return e
 }
 
+// waiting tells whether there is an entry to be published.
+func (w *window) waiting() bool { return w.next < len(w.entries) }
+
 // resolve removes an entry that was taken: its verdict is known.
 func (w *window) resolve(e *entry) {
 	if e.resolved || e.forgotten {
