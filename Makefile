@@ -66,7 +66,7 @@ format: $(linter) ## bring the code into the form that `make lint` wants
 	$(linter) fmt
 
 .PHONY: test
-test: unit integration chaos ## all tests
+test: unit integration gate chaos ## all tests
 
 .PHONY: unit
 unit: setup ## the tests of every package but integration
