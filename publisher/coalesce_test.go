@@ -126,7 +126,7 @@ func TestWhatIsFollowedByMoreWaitsForIt(t *testing.T) {
 		mustWrite(t, w, []byte("a little"))
 		expect(3)
 		mustWrite(t, w, make([]byte, coalesceMax)) // does not fit in beside it
-		expect(5) // and is itself not held back
+		expect(5)                                  // and is itself not held back
 	})
 }
 

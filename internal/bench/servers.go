@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -74,14 +75,14 @@ func (w *world) startServers() error {
 	}}
 	rabbit := testserver.RabbitMQOptions{Version: w.options.RabbitMQVersion}
 	if w.options.TLS {
-		c, err := newCertificate()
+		certificate, err := testserver.SelfSigned()
+		if err == nil {
+			err = w.trust(certificate.Certificate)
+		}
 		if err != nil {
 			return err
 		}
-		w.closers = append(w.closers, c.remove)
-		postgres.Settings["ssl"], postgres.Settings["ssl_cert_file"], postgres.Settings["ssl_key_file"] = "on", c.file, c.keyFile
-		rabbit.TLS = &testserver.RabbitMQTLS{Certificate: c.certificate, Key: c.key}
-		w.caFile = c.file
+		postgres.TLS, rabbit.TLS = certificate, certificate
 	}
 	var g errgroup.Group
 	var p *testserver.Postgres
@@ -111,6 +112,18 @@ func (w *world) startServers() error {
 		w.broker.Host = "localhost" // as in the certificate
 	}
 	return err
+}
+
+// trust keeps a certificate in a file, for the clients.
+func (w *world) trust(certificate []byte) error {
+	file, err := os.CreateTemp("", "pgamqp-bench-*.crt")
+	if err != nil {
+		return err
+	}
+	w.caFile = file.Name()
+	w.closers = append(w.closers, func() error { return os.Remove(w.caFile) })
+	_, err = file.Write(certificate)
+	return errors.Join(err, file.Close())
 }
 
 // install makes the database that all others are copies of. Its slot is not needed: each run has a

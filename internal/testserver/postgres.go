@@ -40,6 +40,9 @@ type PostgresOptions struct {
 	// mean anything about the data; everything else is faster without.
 	Durable bool
 
+	// TLS, if set, lets clients use TLS.
+	TLS *TLS
+
 	// Log also gets what the server prints. It must not block.
 	Log io.Writer
 }
@@ -182,6 +185,14 @@ func (p *Postgres) configure(o PostgresOptions) error {
 	if !o.Durable {
 		settings["fsync"] = "off"
 		settings["full_page_writes"] = "off"
+	}
+	if o.TLS != nil {
+		for name, content := range map[string][]byte{"server.crt": o.TLS.Certificate, "server.key": o.TLS.Key} { // where PostgreSQL looks
+			if err := p.as.write(filepath.Join(p.data(), name), content, 0o600); err != nil {
+				return err
+			}
+		}
+		settings["ssl"] = "on"
 	}
 	maps.Copy(settings, o.Settings)
 	return p.appendSettings(settings)

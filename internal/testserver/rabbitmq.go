@@ -39,18 +39,10 @@ type RabbitMQOptions struct {
 	Config []string
 
 	// TLS, if set, adds a second listener, which TLSPort tells.
-	TLS *RabbitMQTLS
+	TLS *TLS
 
 	// Log also gets what the node prints. It must not block.
 	Log io.Writer
-}
-
-// RabbitMQTLS holds the PEM texts for a TLS listener.
-type RabbitMQTLS struct {
-	Certificate, Key []byte
-
-	// ClientCA, if set, makes the node demand a client certificate that it signed.
-	ClientCA []byte
 }
 
 // RabbitMQ is a RabbitMQ node with the management plugin, on disk, with user guest (password

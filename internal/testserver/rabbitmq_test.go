@@ -2,15 +2,10 @@ package testserver
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"slices"
 	"strconv"
@@ -64,11 +59,14 @@ func depth(t *testing.T, r *RabbitMQ, vhost, queue string) int {
 
 func TestRabbitMQLife(t *testing.T) {
 	t.Parallel()
-	certificate, key := selfSigned(t)
+	certificate, err := SelfSigned()
+	if err != nil {
+		t.Fatal(err)
+	}
 	r, err := newRabbitMQ(RabbitMQOptions{
 		Plugins: []string{"rabbitmq_prometheus"},
 		Config:  []string{"channel_max = 77", "prometheus.tcp.ip = 127.0.0.1", "prometheus.tcp.port = " + freePort(t)},
-		TLS:     &RabbitMQTLS{Certificate: certificate, Key: key},
+		TLS:     certificate,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +106,7 @@ func TestRabbitMQLife(t *testing.T) {
 	}
 	t.Run("users", func(t *testing.T) { checkUsers(ctx, t, r, vhost) })
 	t.Run("management", func(t *testing.T) { checkManagement(ctx, t, r, vhost) })
-	t.Run("options", func(t *testing.T) { checkOptions(t, r, certificate) })
+	t.Run("options", func(t *testing.T) { checkOptions(t, r, certificate.Certificate) })
 	t.Run("ctl", func(t *testing.T) {
 		if out, err := r.Ctl(ctx, "list_queues", "-p", vhost, "name", "messages"); err != nil || out != "name\tmessages\nq\t1\n" {
 			t.Errorf("list_queues says %q, %v", out, err)
@@ -131,28 +129,6 @@ func TestRabbitMQLife(t *testing.T) {
 		}
 	})
 	t.Run("restart", func(t *testing.T) { checkRestarts(t, r, vhost) })
-}
-
-// selfSigned makes a certificate for 127.0.0.1.
-func selfSigned(t *testing.T) (certificate, key []byte) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	signed, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	packed, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: signed}),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: packed})
 }
 
 func freePort(t *testing.T) string {
