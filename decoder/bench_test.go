@@ -56,7 +56,7 @@ func BenchmarkDecode(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				for _, frame := range frames {
-					if _, err := d.Decode(frame); err != nil {
+					if _, err := d.Decode(frame, 0x100); err != nil {
 						b.Fatal(err)
 					}
 				}

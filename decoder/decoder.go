@@ -26,12 +26,15 @@ func frameError(frame []byte, format string, args ...any) error {
 	return &FrameError{Head: bytes.Clone(frame[:min(len(frame), 64)]), Reason: fmt.Sprintf(format, args...)}
 }
 
-// Decoder reads the frames of one stream, in order. It remembers only which
-// transaction is open, because protocol version 1 does not repeat it in each
-// message. It is not safe for concurrent use; a new stream needs a new Decoder.
+// Decoder reads the frames of one stream, in order. It remembers which transaction is
+// open, because protocol version 1 does not repeat it in each message, and what the
+// tables look like. It is not safe for concurrent use; a new stream needs a new Decoder.
 type Decoder struct {
 	source Source
 	open   bool
+	// changes counts the row changes of the open transaction.
+	changes   int
+	relations map[uint32]*Relation // by OID; nil until the first
 
 	// The last event of each type. They are kept here because an event of its own would be
 	// an allocation for each frame.
@@ -47,10 +50,10 @@ func New(source Source) *Decoder { return &Decoder{source: source} }
 // InTransaction tells whether a Begin was read whose Commit was not.
 func (d *Decoder) InTransaction() bool { return d.open }
 
-// Decode reads one frame. The frame may be overwritten afterwards; the event, but not
+// Decode reads one frame, whose record starts at start. The frame may be overwritten afterwards; the event, but not
 // what it refers to, is overwritten by the next Decode. An error is a *FrameError; the
 // stream cannot be used after it.
-func (d *Decoder) Decode(frame []byte) (Event, error) {
+func (d *Decoder) Decode(frame []byte, start pglogrepl.LSN) (Event, error) {
 	if len(frame) == 0 {
 		return nil, frameError(frame, "it is empty")
 	}
@@ -61,7 +64,13 @@ func (d *Decoder) Decode(frame []byte) (Event, error) {
 		return d.decodeCommit(frame)
 	case 'M':
 		return d.decodeMessage(frame)
-	case 'R', 'Y', 'I', 'U', 'D', 'T', 'O':
+	case 'R':
+		return d.decodeRelation(frame)
+	case 'I', 'U', 'D':
+		return d.decodeChange(frame, start)
+	case 'T':
+		return d.decodeTruncate(frame, start)
+	case 'Y', 'O':
 		d.other = Other{Type: frame[0]}
 		return &d.other, nil
 	default:
@@ -80,7 +89,7 @@ func (d *Decoder) decodeBegin(frame []byte) (Event, error) {
 	if commit == 0 {
 		return nil, frameError(frame, "begin with commit position 0/0")
 	}
-	d.open = true
+	d.open, d.changes = true, 0
 	d.begin = Begin{XID: binary.BigEndian.Uint32(frame[17:]), Commit: commit, Time: timeAt(frame, 9)}
 	return &d.begin, nil
 }
@@ -153,16 +162,24 @@ type Keepalive struct {
 
 var errCopyData = errors.New("unknown CopyData message")
 
-// SplitCopyData reads the header of a CopyData message. One of the results is
-// set: the frame, a part of data, or the keepalive with isFrame false.
-func SplitCopyData(data []byte) (frame []byte, k Keepalive, isFrame bool, err error) {
+// CopyData is one CopyData message of the stream: a frame or a keepalive.
+type CopyData struct {
+	// Frame is a part of the message; nil for a keepalive. Start is where its record starts.
+	Frame []byte
+	Start pglogrepl.LSN
+	// Keepalive is set if Frame is nil.
+	Keepalive Keepalive
+}
+
+// SplitCopyData reads the header of a CopyData message.
+func SplitCopyData(data []byte) (CopyData, error) {
 	switch {
 	case len(data) > 25 && data[0] == 'w':
-		return data[25:], Keepalive{}, true, nil
+		return CopyData{Frame: data[25:], Start: lsnAt(data, 1)}, nil
 	case len(data) == 18 && data[0] == 'k':
-		return nil, Keepalive{End: lsnAt(data, 1), ReplyRequested: data[17] != 0}, false, nil
+		return CopyData{Keepalive: Keepalive{End: lsnAt(data, 1), ReplyRequested: data[17] != 0}}, nil
 	}
-	return nil, Keepalive{}, false, fmt.Errorf("%w: %w", errCopyData, frameError(data, "%d bytes", len(data)))
+	return CopyData{}, fmt.Errorf("%w: %w", errCopyData, frameError(data, "%d bytes", len(data)))
 }
 
 func lsnAt(b []byte, i int) pglogrepl.LSN {

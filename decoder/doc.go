@@ -14,7 +14,14 @@
 //	frame 'B'     LSN of the commit record 8 | commit time 8 | xid 4
 //	frame 'C'     flags 1 | LSN of the commit record 8 | end LSN 8 | commit time 8
 //	frame 'M'     flags 1 (bit 0: transactional) | LSN 8 | prefix, NUL | length 4 | content
-//	R Y I U D T O row changes: reported as Other, not read
+//	frame 'R'     OID 4 | schema, NUL | name, NUL | replica identity 1 | columns 2,
+//	              each: flags 1 (bit 0: key) | name, NUL | type OID 4 | modifier 4
+//	frame 'I'     OID 4 | 'N' | tuple
+//	frame 'U'     OID 4 | 'K' or 'O' and the old tuple, or neither | 'N' | tuple
+//	frame 'D'     OID 4 | 'K' or 'O' | old tuple
+//	frame 'T'     tables 4 | options 1 (bit 0: cascade, bit 1: restart identity) | OIDs 4
+//	tuple         columns 2, each: 'n' null, 'u' unchanged, 't' length 4 and text
+//	Y O           types and origins: reported as Other, not read
 //
 // Frames of streamed or prepared transactions (S E c A, b P K r p) are errors:
 // they are never asked for, and taking them for ordinary ones could publish what

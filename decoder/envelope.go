@@ -30,6 +30,8 @@ const (
 	KindPing Kind = 'n'
 	// KindHeartbeat is the daemon's own probe of the whole path; its body is a nonce.
 	KindHeartbeat Kind = 'h'
+	// KindRoutesChanged says that the table amqp.route was changed.
+	KindRoutesChanged Kind = 'r'
 )
 
 // String returns the name of the SQL function behind the kind.
@@ -53,6 +55,8 @@ func (k Kind) String() string {
 		return "ping"
 	case KindHeartbeat:
 		return "heartbeat"
+	case KindRoutesChanged:
+		return "routes_changed"
 	}
 	return fmt.Sprintf("unknown kind %q", byte(k))
 }
@@ -168,7 +172,7 @@ func ParseEnvelope(content []byte) (Envelope, error) {
 	e.Kind = Kind(content[1])
 	switch e.Kind {
 	case KindPublish, KindExchangeDeclare, KindQueueDeclare, KindQueueBind, KindExchangeBind,
-		KindDisconnect, KindBrokersChanged, KindPing, KindHeartbeat:
+		KindDisconnect, KindBrokersChanged, KindPing, KindHeartbeat, KindRoutesChanged:
 	default:
 		return e, envelopeError("%s; a newer pgamqp may read it", e.Kind)
 	}

@@ -16,18 +16,17 @@ func FuzzSplitCopyData(f *testing.F) {
 		f.Add(r.data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		frame, k, isFrame, err := decoder.SplitCopyData(data)
+		c, err := decoder.SplitCopyData(data)
+		empty := decoder.Keepalive{}
 		switch {
 		case err != nil:
-			if isFrame || frame != nil || k != (decoder.Keepalive{}) {
-				t.Errorf("an error and a result: %x, %+v", frame, k)
+			if c.Frame != nil || c.Keepalive != empty {
+				t.Errorf("an error and a result: %+v", c)
 			}
-		case isFrame:
-			if len(frame) == 0 || !bytes.HasSuffix(data, frame) || k != (decoder.Keepalive{}) {
-				t.Errorf("frame %x, keepalive %+v", frame, k)
+		case c.Frame != nil:
+			if len(c.Frame) == 0 || !bytes.HasSuffix(data, c.Frame) || c.Keepalive != empty {
+				t.Errorf("%+v", c)
 			}
-		case frame != nil:
-			t.Errorf("a keepalive with frame %x", frame)
 		}
 	})
 }
@@ -43,7 +42,7 @@ func FuzzDecode(f *testing.F) {
 		for _, d := range []*decoder.Decoder{decoder.New(source()), opened(t)} {
 			before := d.InTransaction()
 			kept := bytes.Clone(data)
-			e, err := d.Decode(data)
+			e, err := d.Decode(data, 0x100)
 			if !bytes.Equal(data, kept) {
 				t.Fatal("the frame was changed")
 			}
@@ -71,12 +70,27 @@ func checkEvent(t *testing.T, e decoder.Event, before, after bool) {
 		ok = before && !after && e.End != 0
 	case *decoder.Message:
 		ok = ok && e.LSN != 0 && e.ID != "" && (!e.Transactional || after)
+		if e.Change != nil {
+			checkChange(t, e.Change)
+		}
+	case *decoder.Truncate:
+		ok = ok && after && len(e.Messages) > 0
 	case *decoder.Other:
 	default:
 		ok = false
 	}
 	if !ok {
 		t.Fatalf("%T %+v, in transaction before %t, after %t", e, e, before, after)
+	}
+}
+
+// checkChange reads all values of a row: what was decoded can be taken apart.
+func checkChange(t *testing.T, c *decoder.Change) {
+	t.Helper()
+	for _, tuple := range []decoder.Tuple{c.Old, c.New} {
+		if n := len(tuple.Values(nil)); tuple != nil && n != len(c.Relation.Columns) {
+			t.Fatalf("%d values in %d columns", n, len(c.Relation.Columns))
+		}
 	}
 }
 
@@ -88,6 +102,9 @@ func checkWritten(t *testing.T, e decoder.Event, data []byte) {
 	case *decoder.Begin:
 		again = fakewal.Begin(e.XID, e.Commit, e.Time).Data
 	case *decoder.Message:
+		if e.Change != nil {
+			return
+		}
 		again = fakewal.Message(e.LSN, e.Transactional, e.Prefix, e.Content).Data
 		again[1] = data[1] // bits that mean nothing yet
 	case *decoder.Commit:

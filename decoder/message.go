@@ -6,8 +6,8 @@ import (
 	"github.com/jackc/pglogrepl"
 )
 
-// Event is one frame of the stream: *Begin, *Commit, *Message or *Other. Nothing else
-// implements it.
+// Event is one frame of the stream: *Begin, *Commit, *Message, *Truncate or *Other. Nothing
+// else implements it.
 type Event interface{ event() }
 
 // Begin opens a transaction. All its messages and its Commit follow without
@@ -30,12 +30,14 @@ type Commit struct {
 	Time time.Time
 }
 
-// Message is what pg_logical_emit_message wrote.
+// Message is what pg_logical_emit_message wrote, or the change of a row.
 type Message struct {
-	// ID is the same on every redelivery: system identifier, timeline and LSN.
+	// ID is the same on every redelivery: system identifier, timeline and LSN; for a change
+	// the LSN of its transaction's commit record, and its ordinal.
 	ID string
 	// LSN is the end of the message's record, as the SQL function returned it. Unique
-	// within a timeline. For a non-transactional message it is the position to report.
+	// within a timeline. For a non-transactional message it is the position to report. For a
+	// change it is the start of its record, which may hold several rows.
 	LSN           pglogrepl.LSN
 	Transactional bool
 	// XID and CommitTime are those of the transaction; zero outside of any.
@@ -47,13 +49,27 @@ type Message struct {
 	Prefix string
 	// Content belongs to the receiver; it is not used by the decoder again.
 	Content []byte
+	// Change is set instead of Prefix and Content for a change of a row.
+	Change *Change
 }
 
-// Other is a frame that is understood to be of no interest: a row change, a
-// relation, type, origin or truncate frame.
+// Size is about what the message takes in memory, in bytes.
+func (m *Message) Size() int {
+	n := len(m.Content)
+	if m.Change != nil {
+		n += len(m.Change.Old) + len(m.Change.New)
+	}
+	return n
+}
+
+// Truncate is the changes that one TRUNCATE is for its tables.
+type Truncate struct{ Messages []Message }
+
+// Other is a frame that nothing follows from: a relation, type or origin frame.
 type Other struct{ Type byte }
 
-func (*Begin) event()   {}
-func (*Commit) event()  {}
-func (*Message) event() {}
-func (*Other) event()   {}
+func (*Begin) event()    {}
+func (*Commit) event()   {}
+func (*Message) event()  {}
+func (*Truncate) event() {}
+func (*Other) event()    {}

@@ -21,12 +21,19 @@ type Position struct {
 	Transaction bool
 	// LSN is the message's own.
 	LSN pglogrepl.LSN
+	// Ordinal is that of a row change, 0 for a message: the rows of one record, and a
+	// message that ends where one starts, come in this order.
+	Ordinal int
 }
 
 // Position returns the message's place in the stream.
 func (m *Message) Position() Position {
 	if m.Transactional {
-		return Position{Unit: m.Commit, Transaction: true, LSN: m.LSN}
+		p := Position{Unit: m.Commit, Transaction: true, LSN: m.LSN}
+		if m.Change != nil {
+			p.Ordinal = m.Change.Ordinal
+		}
+		return p
 	}
 	return Position{Unit: m.LSN, LSN: m.LSN}
 }
@@ -42,7 +49,7 @@ func (p Position) Compare(q Position) int {
 	if c := p.CompareUnit(q); c != 0 {
 		return c
 	}
-	return cmp.Compare(p.LSN, q.LSN)
+	return cmp.Or(cmp.Compare(p.LSN, q.LSN), cmp.Compare(p.Ordinal, q.Ordinal))
 }
 
 // CompareUnit is Compare for the units that the positions lie in.

@@ -3,6 +3,7 @@ package decoder_test
 import (
 	"bufio"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -49,11 +50,16 @@ func recordings(tb testing.TB) []recording {
 // frame takes the frame out of a CopyData message.
 func frame(tb testing.TB, data []byte) []byte {
 	tb.Helper()
-	f, _, isFrame, err := decoder.SplitCopyData(data)
-	if err != nil || !isFrame {
-		tb.Fatalf("frame %t, %v", isFrame, err)
+	return copyData(tb, data).Frame
+}
+
+func copyData(tb testing.TB, data []byte) decoder.CopyData {
+	tb.Helper()
+	c, err := decoder.SplitCopyData(data)
+	if err != nil || c.Frame == nil {
+		tb.Fatalf("%+v, %v", c, err)
 	}
-	return f
+	return c
 }
 
 func source() decoder.Source {
@@ -71,6 +77,8 @@ func kept(e decoder.Event) decoder.Event {
 		return new(*e)
 	case *decoder.Message:
 		return new(*e)
+	case *decoder.Truncate:
+		return e
 	case *decoder.Other:
 		return new(*e)
 	}
@@ -84,7 +92,8 @@ func TestP11RecordedStreamIsReadAsPostgreSQLMeantIt(t *testing.T) {
 		if r.kind == "k" {
 			continue
 		}
-		e, err := d.Decode(frame(t, r.data))
+		c := copyData(t, r.data)
+		e, err := d.Decode(c.Frame, c.Start)
 		if err != nil {
 			t.Fatalf("%x: %v", r.data, err)
 		}
@@ -98,6 +107,20 @@ func TestP11RecordedStreamIsReadAsPostgreSQLMeantIt(t *testing.T) {
 			Prefix: prefix, Content: []byte(content),
 		}
 	}
+	table := &decoder.Relation{OID: 0x4005, Schema: "public", Name: "t", Identity: 'd', Columns: []decoder.Column{
+		{Name: "id", Key: true, Type: 23, Modifier: -1}, {Name: "m", Type: 0x4001, Modifier: -1}, {Name: "x", Type: 25, Modifier: -1},
+	}}
+	const commitThree = 0x1507250
+	change := func(start pglogrepl.LSN, c decoder.Change) *decoder.Message {
+		c.Relation = table
+		return &decoder.Message{
+			ID: fmt.Sprintf("%s-%d", id("0/1507250"), c.Ordinal), LSN: start, Transactional: true, XID: 729,
+			CommitTime: at(three), Commit: commitThree, Change: &c,
+		}
+	}
+	row := func(x string) decoder.Tuple {
+		return decoder.Tuple("t\x00\x00\x00\x011t\x00\x00\x00\x02okt\x00\x00\x00\x01" + x)
+	}
 	want := []decoder.Event{
 		&decoder.Message{ID: id("0/1506480"), LSN: 0x1506480, Prefix: "amqp", Content: []byte("alone")},
 		&decoder.Begin{XID: 727, Commit: 0x15064C0, Time: at(one)},
@@ -107,15 +130,15 @@ func TestP11RecordedStreamIsReadAsPostgreSQLMeantIt(t *testing.T) {
 		&decoder.Begin{XID: 728, Commit: 0x1506528, Time: at(two)},
 		in(0x1506528, 728, two, "", ""),
 		&decoder.Commit{End: 0x1506558, Time: at(two)},
-		&decoder.Begin{XID: 729, Commit: 0x1507250, Time: at(three)},
+		&decoder.Begin{XID: 729, Commit: commitThree, Time: at(three)},
 		&decoder.Other{Type: 'Y'},
 		&decoder.Other{Type: 'R'},
-		&decoder.Other{Type: 'I'},
-		&decoder.Other{Type: 'U'},
-		&decoder.Other{Type: 'D'},
+		change(0x1506558, decoder.Change{Op: decoder.OpInsert, New: row("a"), Ordinal: 1}),
+		change(0x1506640, decoder.Change{Op: decoder.OpUpdate, New: row("b"), Ordinal: 2}),
+		change(0x1506690, decoder.Change{Op: decoder.OpDelete, Old: decoder.Tuple("t\x00\x00\x00\x011nn"), KeyOnly: true, Ordinal: 3}),
 		&decoder.Other{Type: 'Y'},
 		&decoder.Other{Type: 'R'},
-		&decoder.Other{Type: 'T'},
+		&decoder.Truncate{Messages: []decoder.Message{*change(0x1507220, decoder.Change{Op: decoder.OpTruncate, Ordinal: 4})}},
 		&decoder.Commit{End: 0x15073C0, Time: at(three)},
 		&decoder.Begin{XID: 731, Commit: 0x1507660, Time: at(four)},
 		&decoder.Other{Type: 'O'},
@@ -145,9 +168,9 @@ func TestRecordedKeepaliveIsRead(t *testing.T) {
 		if reply {
 			data[17] = 1
 		}
-		f, k, isFrame, err := decoder.SplitCopyData(data)
-		if want := (decoder.Keepalive{End: 0x1506400, ReplyRequested: reply}); err != nil || isFrame || f != nil || k != want {
-			t.Errorf("got %+v, frame %t, %v; want %+v", k, isFrame, err, want)
+		c, err := decoder.SplitCopyData(data)
+		if want := (decoder.Keepalive{End: 0x1506400, ReplyRequested: reply}); err != nil || c.Frame != nil || c.Keepalive != want {
+			t.Errorf("got %+v, %v; want %+v", c, err, want)
 		}
 	}
 }
@@ -155,7 +178,7 @@ func TestRecordedKeepaliveIsRead(t *testing.T) {
 // The buffer that a frame came in is used again for the next one.
 func TestMessageDoesNotShareTheFramesBytes(t *testing.T) {
 	data := frame(t, recordings(t)[1].data)
-	e, err := decoder.New(source()).Decode(data)
+	e, err := decoder.New(source()).Decode(data, 0x100)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,19 @@ func (s Source) TimelineOf(lsn pglogrepl.LSN) int32 {
 // "7423456789012345678-1-0/1581C38": the last part can be cast to pg_lsn.
 func (s Source) ID(lsn pglogrepl.LSN) string {
 	var room [64]byte // so that the only allocation is the string
-	b := append(room[:0], s.SystemID...)
+	return string(s.appendID(room[:0], lsn))
+}
+
+// ChangeID returns the identity of a row change in the transaction whose commit record
+// starts at commit: "7423456789012345678-1-0/1581C38-2".
+func (s Source) ChangeID(commit pglogrepl.LSN, ordinal int) string {
+	var room [80]byte
+	b := append(s.appendID(room[:0], commit), '-')
+	return string(strconv.AppendInt(b, int64(ordinal), 10))
+}
+
+func (s Source) appendID(b []byte, lsn pglogrepl.LSN) []byte {
+	b = append(b, s.SystemID...)
 	b = append(b, '-')
 	b = strconv.AppendInt(b, int64(s.TimelineOf(lsn)), 10)
 	b = append(b, '-')
@@ -50,7 +62,7 @@ func (s Source) ID(lsn pglogrepl.LSN) string {
 	b = append(b, '/')
 	b = strconv.AppendUint(b, uint64(lsn)&0xffffffff, 16)
 	upper(b[len(s.SystemID):])
-	return string(b)
+	return b
 }
 
 // upper makes hexadecimal digits look as PostgreSQL prints them.

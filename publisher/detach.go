@@ -19,7 +19,7 @@ type ownStream struct {
 // what is not for its broker, or cannot be read, is the main stream's.
 func (o *ownStream) concerns(e *decoder.Envelope) bool {
 	switch e.Kind {
-	case decoder.KindBrokersChanged:
+	case decoder.KindBrokersChanged, decoder.KindRoutesChanged:
 		return true
 	case decoder.KindPing, decoder.KindHeartbeat:
 		return false
@@ -62,8 +62,10 @@ func (p *Publisher) Begin(from pglogrepl.LSN, detached []int32, sameHistory bool
 
 // Own makes a Publisher for the stream of a detached broker's own slot. Its messages
 // are counted by m; the rest is shared with p.
-func (p *Publisher) Own(broker int32, m Metrics) *Publisher {
-	own := New(p.cfg, p.log, m)
+func (p *Publisher) Own(broker int32, rows Rows, m Metrics) *Publisher {
+	config := p.cfg
+	config.Rows = rows
+	own := New(config, p.log, m)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	own.own = &ownStream{broker: broker, gate: p.gates[broker]}

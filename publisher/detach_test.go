@@ -36,7 +36,7 @@ func (w *world) both(texts ...string) (first, second []int) {
 func (w *world) own() *Publisher {
 	reg := prometheus.NewRegistry()
 	received := metrics.NewReplication(reg, "own")
-	p := w.publisher.Own(1, Metrics{Brokers: metrics.NewPublisher(reg), Received: received.Received, Skipped: received.Skipped})
+	p := w.publisher.Own(1, nil, Metrics{Brokers: metrics.NewPublisher(reg), Received: received.Received, Skipped: received.Skipped})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -30,9 +31,22 @@ type Config struct {
 	// Brokers reads the current definitions; if xid is not 0, such that the changes of
 	// that transaction are among them. Called from one goroutine at a time.
 	Brokers func(ctx context.Context, xid uint32) ([]Broker, error)
+	// Rows turns changes of rows into messages. Without it they are passed over.
+	Rows Rows
 	// DeadLetter stores a letter durably before it returns nil; a letter with an
 	// Origin that is stored already replaces it. Called from several goroutines.
 	DeadLetter func(context.Context, DeadLetter) error
+}
+
+// Rows turns changes of rows into messages. Publish calls it, so from one goroutine at a
+// time. It may block for as long as the database cannot be asked; an error means that ctx
+// ended.
+type Rows interface {
+	// Messages returns what a change becomes, with contents as amqp.publish writes them.
+	Messages(context.Context, *decoder.Message) ([]decoder.Message, error)
+	// Changed is told of a message of kind KindRoutesChanged: what follows in the stream
+	// takes other routes.
+	Changed(context.Context, *decoder.Message) error
 }
 
 // Metrics are those that the publisher feeds.
@@ -106,6 +120,52 @@ func (p *Publisher) forget(id int32) {
 // full, while a dead letter cannot be stored, and until definitions were read
 // once. An error means that ctx ended. done is called once m is safe.
 func (p *Publisher) Publish(ctx context.Context, m decoder.Message, done func()) error {
+	if m.Change != nil {
+		return p.publishRow(ctx, m, done)
+	}
+	return p.publish(ctx, m, done)
+}
+
+// publishRow is Publish for a change of a row, which may become several messages, or none.
+func (p *Publisher) publishRow(ctx context.Context, m decoder.Message, done func()) error {
+	p.metrics.Received.Row.Inc()
+	var messages []decoder.Message
+	if p.cfg.Rows != nil {
+		var err error
+		if messages, err = p.cfg.Rows.Messages(ctx, &m); err != nil {
+			return err
+		}
+	}
+	if len(messages) == 0 {
+		p.metrics.Skipped.Row.Inc()
+		done()
+		return nil
+	}
+	done = onceAll(len(messages), done)
+	for _, m := range messages {
+		if err := p.publish(ctx, m, done); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// onceAll returns what calls done when it was called n times.
+func onceAll(n int, done func()) func() {
+	if n == 1 {
+		return done
+	}
+	var left atomic.Int64
+	left.Store(int64(n))
+	return func() {
+		if left.Add(-1) == 0 {
+			done()
+		}
+	}
+}
+
+// publish is Publish for what is no change of a row.
+func (p *Publisher) publish(ctx context.Context, m decoder.Message, done func()) error {
 	if m.Prefix != decoder.Prefix {
 		p.metrics.Received.Foreign.Inc()
 		p.metrics.Skipped.ForeignPrefix.Inc()
@@ -126,6 +186,16 @@ func (p *Publisher) Publish(ctx context.Context, m decoder.Message, done func())
 		p.metrics.Received.Control.Inc()
 		if e.Kind == decoder.KindBrokersChanged { // holds for all that follows
 			if err := p.read(ctx, m.XID); err != nil {
+				return err
+			}
+		}
+		done()
+		return nil
+	case decoder.KindRoutesChanged:
+		p.metrics.Received.Control.Inc()
+		if p.cfg.Rows != nil {
+			change := m // or each message would be allocated once more
+			if err := p.cfg.Rows.Changed(ctx, &change); err != nil {
 				return err
 			}
 		}

@@ -13,7 +13,7 @@ type delivery struct {
 	done    func()
 }
 
-func (d delivery) size() int { return len(d.message.Content) + len(d.message.Prefix) + 128 }
+func (d delivery) size() int { return d.message.Size() + len(d.message.Prefix) + 128 }
 
 // inbox joins the goroutine that owns the replication connection with the one
 // that calls the Sink, so that status messages go out while Publish blocks.

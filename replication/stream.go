@@ -225,16 +225,16 @@ func (s *stream) receive(ctx context.Context) error {
 func (s *stream) handle(ctx context.Context, message pgproto3.BackendMessage) error {
 	switch m := message.(type) {
 	case *pgproto3.CopyData:
-		frame, keepalive, isFrame, err := decoder.SplitCopyData(m.Data)
+		data, err := decoder.SplitCopyData(m.Data)
 		if err != nil {
 			return err
 		}
 		s.report.heard = true
 		s.metrics.ReceivedBytes.Add(float64(len(m.Data)))
-		if isFrame {
-			return s.handleFrame(ctx, frame)
+		if data.Frame != nil {
+			return s.handleFrame(ctx, data.Frame, data.Start)
 		}
-		return s.handleKeepalive(keepalive)
+		return s.handleKeepalive(data.Keepalive)
 	case *pgproto3.NoticeResponse, *pgproto3.ParameterStatus:
 		return nil // notices are logged by the connection's handler
 	case *pgproto3.ErrorResponse:
@@ -251,8 +251,8 @@ func (s *stream) handle(ctx context.Context, message pgproto3.BackendMessage) er
 }
 
 // handleFrame enters a frame into the Tracker and hands messages on.
-func (s *stream) handleFrame(ctx context.Context, frame []byte) error {
-	event, err := s.decoder.Decode(frame)
+func (s *stream) handleFrame(ctx context.Context, frame []byte, start pglogrepl.LSN) error {
+	event, err := s.decoder.Decode(frame, start)
 	if err != nil {
 		return err
 	}
@@ -279,9 +279,13 @@ func (s *stream) handleFrame(ctx context.Context, frame []byte) error {
 		m := *e
 		*e = decoder.Message{} // or the decoder would keep the content until the next message
 		return s.handleMessage(ctx, m)
+	case *decoder.Truncate:
+		for _, m := range e.Messages {
+			if err := s.handleMessage(ctx, m); err != nil {
+				return err
+			}
+		}
 	case *decoder.Other:
-		s.metrics.Received.Row.Inc()
-		s.metrics.Skipped.Row.Inc()
 	}
 	return nil
 }

@@ -107,3 +107,23 @@ begin
   update amqp.installation set steps = steps || 'roles 1'::text;
 end
 $$;
+
+-- What came with version 3. The roles may be missing, see above.
+do $$
+begin
+  if exists (select from amqp.installation i where 'routes 1' = any (i.steps)) then
+    return;
+  end if;
+  revoke all on amqp.route, amqp.route_version from public;
+  revoke all on sequence amqp.route_route_id_seq from public;
+  revoke all on function amqp._routes_changed(), amqp._route_versions(), amqp._route_version_committed(pg_lsn, pg_lsn),
+    amqp._has_identity(regclass), amqp._like(text), amqp.unroute(integer),
+    amqp.route_table(text, integer, text, text, text, text[], text, text) from public;
+  if to_regrole('pgamqp_daemon') is null then
+    return;
+  end if;
+  grant select on amqp.route to pgamqp_daemon;
+  grant execute on function amqp._route_versions(), amqp._route_version_committed(pg_lsn, pg_lsn) to pgamqp_daemon;
+  update amqp.installation set steps = steps || 'routes 1'::text;
+end
+$$;

@@ -31,10 +31,22 @@ func (d *daemon) begin(ctx context.Context, at replication.Start) (replication.B
 	d.mu.Lock()
 	d.history = at.History
 	d.mu.Unlock()
+	versions, err := d.routeVersions(ctx, 0)
+	if err != nil {
+		return replication.Begun{}, err
+	}
 	end, forget, err := d.isolation.Begin(ctx,
 		&catalog.Lanes{Ask: d.ask, Slot: d.cfg.Slot, PID: at.PID},
 		isolation.Start{Confirmed: at.Confirmed, Remembered: at.Remembered, History: at.History})
 	if err != nil {
+		return replication.Begun{}, err
+	}
+	from := at.Remembered
+	if forget {
+		from = at.Confirmed
+	}
+	if err := d.routing.router.Begin(from, versions); err != nil {
+		end()
 		return replication.Begun{}, err
 	}
 	return replication.Begun{Ended: end, Forget: forget}, nil
@@ -49,6 +61,7 @@ type ownStream struct {
 	received  *metrics.Replication
 	slot      *metrics.Slot
 	publisher *publisher.Publisher // of the current run; guarded by d.mu
+	routing   *routing
 }
 
 // ownStream returns that of a broker, made at the first call.
@@ -59,7 +72,7 @@ func (d *daemon) ownStream(broker int32) isolation.Lane {
 		return s
 	}
 	name := catalog.LaneSlot(d.cfg.Slot, broker)
-	s := &ownStream{d: d, broker: broker, received: metrics.NewReplication(d.registry, name), slot: metrics.NewSlot(d.registry, name)}
+	s := &ownStream{d: d, broker: broker, routing: d.newRouting(), received: metrics.NewReplication(d.registry, name), slot: metrics.NewSlot(d.registry, name)}
 	config := d.sessionConfig()
 	config.Slot, config.Started = name, s.begin
 	// It checks the name only, which the server has accepted.
@@ -87,19 +100,24 @@ func (d *daemon) changed(broker int32, detached bool) {
 
 // begin refuses to stream from another server than the main stream: positions must mean
 // the same for both.
-func (s *ownStream) begin(_ context.Context, at replication.Start) (replication.Begun, error) {
+func (s *ownStream) begin(ctx context.Context, at replication.Start) (replication.Begun, error) {
 	s.d.mu.Lock()
-	defer s.d.mu.Unlock()
-	if at.History != s.d.history {
-		return replication.Begun{}, fmt.Errorf("slot of broker %d is read from system and timeline %s, the main slot from %s", s.broker, at.History, s.d.history)
+	history := s.d.history
+	s.d.mu.Unlock()
+	if at.History != history {
+		return replication.Begun{}, fmt.Errorf("slot of broker %d is read from system and timeline %s, the main slot from %s", s.broker, at.History, history)
 	}
-	return replication.Begun{}, nil
+	versions, err := s.d.routeVersions(ctx, 0)
+	if err != nil {
+		return replication.Begun{}, err
+	}
+	return replication.Begun{}, s.routing.router.Begin(at.Remembered, versions)
 }
 
 // Run implements isolation.Lane.
 func (s *ownStream) Run(ctx context.Context) error {
 	s.d.keepOverFailover(ctx, s.broker)
-	p := s.d.publisher.Own(s.broker, publisher.Metrics{
+	p := s.d.publisher.Own(s.broker, s.routing, publisher.Metrics{
 		Brokers: s.d.brokers, Received: s.received.Received, Skipped: s.received.Skipped,
 	})
 	s.d.mu.Lock()

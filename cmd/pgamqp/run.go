@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,6 +20,7 @@ import (
 	"github.com/pgamqp/pgamqp/internal/catalog"
 	"github.com/pgamqp/pgamqp/internal/config"
 	"github.com/pgamqp/pgamqp/internal/isolation"
+	"github.com/pgamqp/pgamqp/internal/rows"
 	"github.com/pgamqp/pgamqp/metrics"
 	"github.com/pgamqp/pgamqp/publisher"
 	"github.com/pgamqp/pgamqp/replication"
@@ -111,6 +114,9 @@ type daemon struct {
 	publisher *publisher.Publisher
 	session   *replication.Session
 	isolation *isolation.Coordinator
+	routing   *routing // of the main stream
+
+	memoryLimit atomic.Int64 // as it was set last
 
 	mu      sync.Mutex           // guards all below, and the publisher of each own stream
 	own     map[int32]*ownStream // of detached brokers
@@ -136,6 +142,7 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 	if d.pool, err = newPool(ctx, cfg, d.streamingFrom); err != nil {
 		return nil, exitWith(exitUsage, err)
 	}
+	d.routing = d.newRouting()
 	d.publisher = publisher.New(publisher.Config{
 		WindowMessages: cfg.WindowMessages,
 		WindowBytes:    int(cfg.WindowBytes),
@@ -143,6 +150,7 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 		Headers:        headers(cfg.PGHeaders),
 		ConnectionName: "pgamqp " + cfg.Slot,
 		Brokers:        d.readBrokers,
+		Rows:           d.routing,
 		DeadLetter:     d.storeDeadLetter,
 	}, log, publisher.Metrics{Brokers: d.brokers, Received: d.received.Received, Skipped: d.received.Skipped})
 	config := d.sessionConfig()
@@ -161,8 +169,10 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 
 // sessionConfig is what all streams of the daemon have in common, with the main slot.
 func (d *daemon) sessionConfig() replication.Config {
+	postgres := d.pool.Config().ConnConfig.Config.Copy()
+	maps.Copy(postgres.RuntimeParams, rows.Settings())
 	return replication.Config{
-		Postgres:        &d.pool.Config().ConnConfig.Config,
+		Postgres:        postgres,
 		Slot:            d.cfg.Slot,
 		Publication:     d.cfg.Publication,
 		InboxMessages:   inboxMessages,

@@ -64,6 +64,9 @@ func (d *daemon) readBrokers(ctx context.Context, xid uint32) ([]publisher.Broke
 		}
 		return err
 	})
+	if err == nil {
+		d.limitMemory(len(out))
+	}
 	return out, err
 }
 

@@ -2,6 +2,7 @@ package catalog_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -177,7 +178,9 @@ func privileges(t testing.TB, conn *pgx.Conn) []string {
 func asOfVersion1(t testing.TB, conn *pgx.Conn) {
 	t.Helper()
 	exec(t, conn, `alter table amqp.broker drop column on_reject, drop column retry_timeout`)
-	exec(t, conn, `update amqp.installation set version = 1`)
+	exec(t, conn, `drop table amqp.route, amqp.route_version cascade`)
+	exec(t, conn, `drop function amqp._routes_changed(), amqp._route_versions(), amqp._route_version_committed, amqp.route_table, amqp.unroute`)
+	exec(t, conn, `update amqp.installation set version = 1, steps = array_remove(steps, 'routes 1')`)
 }
 
 func TestUpgradeFromVersion1KeepsBrokersAndGrants(t *testing.T) {
@@ -185,13 +188,14 @@ func TestUpgradeFromVersion1KeepsBrokersAndGrants(t *testing.T) {
 		conn, name := installed(t, p)
 		asOfVersion1(t, conn)
 		exec(t, conn, `insert into amqp.broker (broker_id, host, port, vhost, username, password, tls) values (7, 'h', 1, 'v', 'u', 'p', true)`)
-		wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 1, this program needs 2", "pgamqp install")
+		wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 1, this program needs 3", "pgamqp install")
 		before := privileges(t, conn)
 		report := install(t, conn, name)
-		if text := strings.Join(report.Done, "\n"); !strings.Contains(text, "upgraded from version 1 to 2") {
+		if text := strings.Join(report.Done, "\n"); !strings.Contains(text, "upgraded from version 1 to 3") {
 			t.Errorf("done: %s", text)
 		}
-		if diff := cmp.Diff(before, privileges(t, conn)); diff != "" {
+		after := slices.DeleteFunc(privileges(t, conn), func(line string) bool { return strings.Contains(line, "route") })
+		if diff := cmp.Diff(before, after); diff != "" {
 			t.Errorf("privileges (-before +after):\n%s", diff)
 		}
 		brokers, err := catalog.Brokers(t.Context(), conn)
@@ -221,7 +225,7 @@ func TestInstallUpgradesInPlace(t *testing.T) {
 	conn, name := installed(t, p)
 	exec(t, conn, `update amqp.installation set version = 0`)
 	exec(t, conn, `create or replace function amqp.delivered(lsn pg_lsn) returns boolean language sql as 'select null::boolean'`)
-	wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 0, this program needs 2", "pgamqp install")
+	wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 0, this program needs 3", "pgamqp install")
 	install(t, conn, name)
 	if err := catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}); err != nil {
 		t.Error(err)
@@ -236,7 +240,7 @@ func TestInstallRefusesADowngrade(t *testing.T) {
 	conn, name := installed(t, p)
 	exec(t, conn, `update amqp.installation set version = 1000`)
 	_, err := catalog.Install(t.Context(), conn, catalog.InstallOptions{Slot: name})
-	wantProblem(t, err, "schema amqp has version 1000, this program knows versions up to 2")
+	wantProblem(t, err, "schema amqp has version 1000, this program knows versions up to 3")
 	wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 1000")
 	// The printed text refuses as well.
 	_, err = p.Psql(t.Context(), name, sql.Text(name, name))

@@ -112,18 +112,19 @@ func checkBeforeUninstall(ctx context.Context, conn *pgx.Conn, slot string, inst
 }
 
 // Objects of ours, each with the statement that drops it without CASCADE, so that the
-// server refuses when something of the user's was built on one. The trigger goes with its table.
+// server refuses when something of the user's was built on one. Triggers go with their tables.
 const ownObjects = `
 select pg_catalog.format('drop table amqp.%I', c.relname), 1 as step
   from pg_catalog.pg_class c
  where c.relnamespace = pg_catalog.to_regnamespace('amqp')
-   and c.relname in ('broker', 'dead_letter', 'installation') and c.relkind in ('r', 'p')
+   and c.relname in ('broker', 'dead_letter', 'installation', 'route', 'route_version') and c.relkind in ('r', 'p')
 union all
 select 'drop function ' || p.oid::pg_catalog.regprocedure, 2
   from pg_catalog.pg_proc p
  where p.pronamespace = pg_catalog.to_regnamespace('amqp')
    and (p.proname ~ '^_' or p.proname in ('publish', 'autonomous_publish', 'exchange_declare', 'queue_declare', 'queue_bind',
-        'exchange_bind', 'disconnect', 'delivered', 'wait_delivered', 'heartbeat', 'redeliver', 'redeliver_all'))
+        'exchange_bind', 'disconnect', 'delivered', 'wait_delivered', 'heartbeat', 'redeliver', 'redeliver_all',
+        'route_table', 'unroute'))
 union all
 select 'drop domain amqp.exchange_name', 3 where pg_catalog.to_regtype('amqp.exchange_name') is not null
 order by 2`

@@ -79,6 +79,16 @@ func Insert(walStart pglogrepl.LSN, relation uint32, values ...[]byte) Frame {
 	return Frame{walStart, b}
 }
 
+// Truncate empties tables.
+func Truncate(walStart pglogrepl.LSN, relations ...uint32) Frame {
+	b := binary.BigEndian.AppendUint32([]byte{'T'}, uint32(len(relations)))
+	b = append(b, 0) // neither CASCADE nor RESTART IDENTITY
+	for _, id := range relations {
+		b = binary.BigEndian.AppendUint32(b, id)
+	}
+	return Frame{walStart, b}
+}
+
 func (f Frame) copyData() *pgproto3.CopyData {
 	b := appendLSN([]byte{pglogrepl.XLogDataByteID}, f.WALStart)
 	b = appendLSN(b, f.WALStart)

@@ -26,6 +26,7 @@ func TestFramesAreReadByTheRealParser(t *testing.T) {
 		fakewal.Message(0x180, true, "amqp", []byte{0, 1, 0}),
 		fakewal.Relation(16385, "public", "t", "a", "b"),
 		fakewal.Insert(0x190, 16385, []byte("x"), nil),
+		fakewal.Truncate(0x1a0, 16385, 16386),
 		fakewal.Commit(0x200, 0x230, at),
 		fakewal.Message(0x268, false, "other", nil),
 	)
@@ -45,6 +46,9 @@ func TestFramesAreReadByTheRealParser(t *testing.T) {
 	if m, ok := decoded(t, c).(*pglogrepl.InsertMessage); !ok || m.RelationID != 16385 || len(m.Tuple.Columns) != 2 ||
 		string(m.Tuple.Columns[0].Data) != "x" || m.Tuple.Columns[1].DataType != 'n' {
 		t.Errorf("insert %+v", m)
+	}
+	if m, ok := decoded(t, c).(*pglogrepl.TruncateMessage); !ok || len(m.RelationIDs) != 2 || m.RelationIDs[1] != 16386 || m.Option != 0 {
+		t.Errorf("truncate %+v", m)
 	}
 	if m, ok := decoded(t, c).(*pglogrepl.CommitMessage); !ok || m.CommitLSN != 0x200 || m.TransactionEndLSN != 0x230 || !m.CommitTime.Equal(at) {
 		t.Errorf("commit %+v", m)

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgamqp/pgamqp/decoder"
+	"github.com/pgamqp/pgamqp/internal/backoff"
+	"github.com/pgamqp/pgamqp/internal/catalog"
+	"github.com/pgamqp/pgamqp/internal/rows"
+	"github.com/pgamqp/pgamqp/publisher"
+)
+
+// routing turns the row changes of one stream into messages, by what the database says of
+// routes and types. It implements publisher.Rows.
+type routing struct {
+	d      *daemon
+	router *rows.Router
+}
+
+var _ publisher.Rows = (*routing)(nil)
+
+func (d *daemon) newRouting() *routing {
+	return &routing{d: d, router: rows.NewRouter(rows.NewTypes(d.describeType))}
+}
+
+// Messages implements publisher.Rows.
+func (r *routing) Messages(ctx context.Context, m *decoder.Message) (out []decoder.Message, err error) {
+	err = r.d.untilDone(ctx, "the types of their columns", func() error {
+		out, err = r.router.Messages(ctx, m)
+		return err
+	})
+	return out, err
+}
+
+// Changed implements publisher.Rows. The version is noted before anything behind it can be
+// confirmed.
+func (r *routing) Changed(ctx context.Context, m *decoder.Message) error {
+	return r.d.untilDone(ctx, "a change of amqp.route", func() error {
+		versions, err := r.d.routeVersions(ctx, m.XID)
+		if err != nil {
+			return err
+		}
+		for _, v := range versions {
+			if v.Announced != m.LSN {
+				continue
+			}
+			if err := r.router.Use(v); err != nil {
+				return err
+			}
+			return r.d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+				return catalog.RouteVersionCommitted(ctx, conn, v.Announced, m.Commit)
+			})
+		}
+		// Every slot had passed it when it was removed, so a later one holds already.
+		r.d.log.Warn("a change of amqp.route is not known any more", slog.String("lsn", m.LSN.String()))
+		return nil
+	})
+}
+
+// untilDone tries until it succeeds or ctx ends, whose cause it returns then.
+func (d *daemon) untilDone(ctx context.Context, what string, try func() error) error {
+	wait := backoff.New(100*time.Millisecond, 5*time.Second)
+	var failures backoff.Repeats
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil && failures.Worth(err.Error(), time.Now()) {
+			d.log.Warn("cannot go on with changes of rows, trying again", slog.String("for", what), slog.Any("error", err))
+		}
+		if wait.Wait(ctx) != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// routeVersions reads all versions of amqp.route, once transaction xid is visible (0: at once).
+func (d *daemon) routeVersions(ctx context.Context, xid uint32) ([]rows.Version, error) {
+	var out []rows.Version
+	err := d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if err := waitVisible(ctx, conn, xid); err != nil {
+			return err
+		}
+		versions, err := catalog.RouteVersions(ctx, conn)
+		for _, v := range versions {
+			version := rows.Version{Announced: v.Announced, Committed: v.Committed}
+			for _, r := range v.Routes {
+				version.Routes = append(version.Routes, rows.Route{
+					ID: r.ID, BrokerID: r.BrokerID, Exchange: r.Exchange, Schema: r.Schema, Table: r.Table,
+					Operations: r.Operations, RoutingKey: r.RoutingKey, Format: rows.Format(r.Format),
+					Encoding: rows.Encoding{NumericAsNumber: r.NumericAs == "number", BytesAsHex: r.ByteaAs == "hex"},
+				})
+			}
+			out = append(out, version)
+		}
+		return err
+	})
+	return out, err
+}
+
+// describeType asks the database for a type.
+func (d *daemon) describeType(ctx context.Context, oid uint32) (*rows.Description, error) {
+	var t *catalog.Type
+	err := d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		t, err = catalog.ReadType(ctx, conn, oid)
+		return err
+	})
+	if err != nil || t == nil {
+		return nil, err
+	}
+	out := &rows.Description{Kind: t.Kind, Name: t.Name, Elem: t.Elem, Base: t.Base, Delimiter: t.Delimiter}
+	for _, a := range t.Attributes {
+		out.Attributes = append(out.Attributes, rows.Attribute(a))
+	}
+	return out, nil
+}

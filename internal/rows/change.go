@@ -1,0 +1,102 @@
+package rows
+
+import (
+	"context"
+	"time"
+
+	"github.com/pgamqp/pgamqp/decoder"
+)
+
+// change is a change with its values, ready to be written.
+type change struct {
+	message   *decoder.Message
+	relation  *decoder.Relation
+	operation string
+	types     []*Type // of the columns
+	// before and after are nil if the change has none. In before, columns that the replica
+	// identity does not have are absent.
+	before, after []value
+	// unchanged says that after has values that are not known.
+	unchanged bool
+}
+
+// value is one of a row.
+type value struct {
+	decoder.Value
+	absent bool
+}
+
+// read takes a change apart.
+func (t *Types) read(ctx context.Context, m *decoder.Message) (*change, error) {
+	d := m.Change
+	c := &change{message: m, relation: d.Relation, operation: Operation(d.Op)}
+	if d.Op == decoder.OpTruncate {
+		return c, nil
+	}
+	c.types = make([]*Type, len(d.Relation.Columns))
+	for i, column := range d.Relation.Columns {
+		var err error
+		if c.types[i], err = t.Of(ctx, column.Type); err != nil {
+			return nil, err
+		}
+	}
+	if d.Old != nil {
+		c.before = values(d.Old)
+		for i := range c.before {
+			c.before[i].absent = d.KeyOnly && !d.Relation.Columns[i].Key
+		}
+	}
+	if d.New != nil {
+		c.after = values(d.New)
+		c.fillUnchanged()
+	}
+	return c, nil
+}
+
+func values(t decoder.Tuple) []value {
+	var room [32]decoder.Value
+	all := t.Values(room[:0])
+	out := make([]value, len(all))
+	for i, v := range all {
+		out[i].Value = v
+	}
+	return out
+}
+
+// fillUnchanged takes values that the update did not touch from the old row, if that is
+// known.
+func (c *change) fillUnchanged() {
+	for i, v := range c.after {
+		if v.State != decoder.Unchanged {
+			continue
+		}
+		if c.before != nil && !c.before[i].absent && c.before[i].State != decoder.Unchanged {
+			c.after[i] = c.before[i]
+			continue
+		}
+		c.after[i].absent = true
+		c.unchanged = true
+	}
+}
+
+// keyValue returns the text of a column for the routing key: of the new row, or the old one
+// where there is none. Without a value it is "null".
+func (c *change) keyValue(column string) string {
+	for i := range c.relation.Columns {
+		if c.relation.Columns[i].Name != column {
+			continue
+		}
+		for _, row := range [][]value{c.after, c.before} {
+			if row != nil && !row[i].absent && row[i].State == decoder.Text {
+				return string(row[i].Text)
+			}
+		}
+	}
+	return "null"
+}
+
+// commitTime is when the transaction was committed, with the microseconds that PostgreSQL
+// knows.
+func (c *change) commitTime() string {
+	return c.message.CommitTime.UTC().Format(time.RFC3339Nano)
+}

@@ -1,0 +1,69 @@
+package rows
+
+import (
+	"strconv"
+
+	"github.com/pgamqp/pgamqp/decoder"
+)
+
+// appendJSON writes a change in the flat form:
+//
+//	{"schema": "public", "table": "orders", "op": "update", "lsn": "0/1581C38", "xid": 731,
+//	 "commit_time": "2026-01-01T00:00:00.123456Z", "before": {...} or null, "after": {...} or null}
+//
+// "unchanged" lists the columns that after lacks because an update did not touch them and
+// they are stored apart (TOAST); "cascade" and "restart_identity" are those of a TRUNCATE.
+func (e Encoding) appendJSON(dst []byte, c *change) []byte {
+	dst = appendString(append(dst, `{"schema":`...), []byte(c.relation.Schema))
+	dst = appendString(append(dst, `,"table":`...), []byte(c.relation.Name))
+	dst = append(append(append(dst, `,"op":"`...), c.operation...), '"')
+	dst = append(append(append(dst, `,"lsn":"`...), c.message.LSN.String()...), '"')
+	dst = strconv.AppendUint(append(dst, `,"xid":`...), uint64(c.message.XID), 10)
+	dst = append(append(append(dst, `,"commit_time":"`...), c.commitTime()...), '"')
+	if d := c.message.Change; d.Op == decoder.OpTruncate {
+		dst = strconv.AppendBool(append(dst, `,"cascade":`...), d.Cascade)
+		dst = strconv.AppendBool(append(dst, `,"restart_identity":`...), d.RestartIdentity)
+	}
+	dst = e.appendRow(append(dst, `,"before":`...), c, c.before)
+	dst = e.appendRow(append(dst, `,"after":`...), c, c.after)
+	if c.unchanged {
+		dst = append(dst, `,"unchanged":[`...)
+		first := true
+		for i, v := range c.after {
+			if v.absent {
+				if !first {
+					dst = append(dst, ',')
+				}
+				first = false
+				dst = appendString(dst, []byte(c.relation.Columns[i].Name))
+			}
+		}
+		dst = append(dst, ']')
+	}
+	return append(dst, '}')
+}
+
+// appendRow writes a row as an object, null if there is none.
+func (e Encoding) appendRow(dst []byte, c *change, row []value) []byte {
+	if row == nil {
+		return append(dst, "null"...)
+	}
+	dst = append(dst, '{')
+	first := true
+	for i, v := range row {
+		if v.absent {
+			continue
+		}
+		if !first {
+			dst = append(dst, ',')
+		}
+		first = false
+		dst = append(appendString(dst, []byte(c.relation.Columns[i].Name)), ':')
+		if v.State == decoder.Null {
+			dst = append(dst, "null"...)
+			continue
+		}
+		dst = e.appendValue(dst, c.types[i], v.Text)
+	}
+	return append(dst, '}')
+}

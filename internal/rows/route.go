@@ -1,0 +1,182 @@
+package rows
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/pgamqp/pgamqp/decoder"
+)
+
+// Route is a row of amqp.route: which changes become messages, and where these go.
+type Route struct {
+	ID       int32
+	BrokerID int32
+	Exchange string
+	// Schema and Table are patterns: * stands for any characters.
+	Schema, Table string
+	Operations    []string
+	RoutingKey    string // a template, see ParseTemplate
+	Format        Format
+	Encoding      Encoding
+
+	key template // of RoutingKey
+}
+
+// Format says what the body of a message looks like.
+type Format string
+
+// FormatJSON is the flat form, see appendJSON.
+const FormatJSON Format = "json"
+
+// Operation returns the name of an operation, as in amqp.route and in {op}.
+func Operation(op decoder.Op) string {
+	switch op {
+	case decoder.OpInsert:
+		return "insert"
+	case decoder.OpUpdate:
+		return "update"
+	case decoder.OpDelete:
+		return "delete"
+	case decoder.OpTruncate:
+		return "truncate"
+	}
+	return fmt.Sprintf("unknown operation %q", byte(op))
+}
+
+// prepare checks what the database should have checked, and reads the template.
+func (r *Route) prepare() (err error) {
+	if r.key, err = parseTemplate(r.RoutingKey); err != nil {
+		return fmt.Errorf("route %d: routing_key: %w", r.ID, err)
+	}
+	if r.Format == FormatJSON {
+		return nil
+	}
+	return fmt.Errorf("route %d: format %q is not known; a newer pgamqp may know it", r.ID, r.Format)
+}
+
+// ourSchema is never routed: a dead letter would make a message, which would become a dead
+// letter, and so on.
+const ourSchema = "amqp"
+
+// matches tells whether a route is for a table.
+func (r *Route) matches(rel *decoder.Relation) bool {
+	return rel.Schema != ourSchema && glob(r.Schema, rel.Schema) && glob(r.Table, rel.Name)
+}
+
+// takes tells whether a route is for an operation.
+func (r *Route) takes(op decoder.Op) bool { return slices.Contains(r.Operations, Operation(op)) }
+
+// glob matches a name with a pattern in which * stands for any characters.
+func glob(pattern, name string) bool {
+	first, rest, more := strings.Cut(pattern, "*")
+	if !more {
+		return pattern == name
+	}
+	name, ok := strings.CutPrefix(name, first)
+	if !ok {
+		return false
+	}
+	for {
+		part, after, more := strings.Cut(rest, "*")
+		if !more {
+			return strings.HasSuffix(name, part)
+		}
+		at := strings.Index(name, part)
+		if at < 0 {
+			return false
+		}
+		name, rest = name[at+len(part):], after
+	}
+}
+
+// template is a routing key with places for what differs.
+type template []piece
+
+// piece is text, or the name of what stands in its place.
+type piece struct{ text, name string }
+
+// columnPlace begins the name of a place for the value of a column.
+const columnPlace = "column."
+
+// parseTemplate reads a routing key with {schema}, {table}, {op} and {column.NAME}.
+func parseTemplate(s string) (template, error) {
+	var t template
+	for s != "" {
+		text, rest, found := strings.Cut(s, "{")
+		if strings.Contains(text, "}") {
+			return nil, fmt.Errorf("%q has a } without {", s)
+		}
+		if text != "" {
+			t = append(t, piece{text: text})
+		}
+		if !found {
+			break
+		}
+		name, after, closed := strings.Cut(rest, "}")
+		column, isColumn := strings.CutPrefix(name, columnPlace)
+		switch {
+		case !closed:
+			return nil, fmt.Errorf("%q has a { without }", s)
+		case name != "schema" && name != "table" && name != "op" && (!isColumn || column == ""):
+			return nil, fmt.Errorf("{%s} is not known; there are {schema}, {table}, {op} and {column.NAME}", name)
+		}
+		t = append(t, piece{name: name})
+		s = after
+	}
+	return t, nil
+}
+
+// Limits of a routing key, in bytes: AMQP's own, and what one value may contribute.
+const (
+	maxKey      = 255
+	maxKeyValue = 100
+)
+
+// fill makes the routing key of a change. Values that could be taken for something else in
+// a key are escaped, long ones cut.
+func (t template) fill(c *change) string {
+	var b strings.Builder
+	for _, p := range t {
+		switch p.name {
+		case "":
+			b.WriteString(p.text)
+		case "schema":
+			b.WriteString(escapeKey(c.relation.Schema))
+		case "table":
+			b.WriteString(escapeKey(c.relation.Name))
+		case "op":
+			b.WriteString(c.operation)
+		default:
+			b.WriteString(escapeKey(c.keyValue(strings.TrimPrefix(p.name, columnPlace))))
+		}
+	}
+	return cut(b.String(), maxKey)
+}
+
+// escapeKey writes what has a meaning in routing keys and bindings, and control characters,
+// as %XX, so that a value is one word.
+func escapeKey(s string) string {
+	s = cut(s, maxKeyValue)
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		if c <= ' ' || c == 0x7f || strings.IndexByte(".*#%", c) >= 0 {
+			fmt.Fprintf(&b, "%%%02X", c)
+			continue
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}
+
+// cut returns the beginning of s that is no longer than n bytes, without half a character.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}

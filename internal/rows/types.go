@@ -1,0 +1,194 @@
+package rows
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// Kind says how the text of a value is to be understood.
+type Kind int
+
+// The kinds. What is none of the others is text.
+const (
+	KindText Kind = iota
+	KindBool
+	KindInteger
+	KindFloat
+	KindNumeric
+	KindBytes
+	KindJSON
+	KindTimestamp
+	KindTimestampTZ
+	KindArray
+	KindComposite
+	KindHstore
+)
+
+// Type is what is known of a type of PostgreSQL. A domain is its base type.
+type Type struct {
+	Kind Kind
+	// Elem is the type of an array's elements, Delimiter stands between them.
+	Elem      *Type
+	Delimiter byte
+	// Fields are those of a composite type, in order.
+	Fields []Field
+}
+
+// Field is an attribute of a composite type.
+type Field struct {
+	Name string
+	Type *Type
+}
+
+// Settings of the session that streams make texts of values the same everywhere, as ISO
+// 8601 where that knows a form ("Client Connection Defaults" in PostgreSQL's
+// documentation).
+func Settings() map[string]string {
+	return map[string]string{
+		"datestyle": "ISO", "intervalstyle": "iso_8601", "timezone": "UTC",
+		"extra_float_digits": "1", "bytea_output": "hex",
+	}
+}
+
+// builtin are the types whose OIDs are the same in every database, and the OIDs of arrays of
+// them. Those that are text all the same are here so that nobody has to ask for them.
+func builtin() map[uint32]*Type {
+	all := make(map[uint32]*Type)
+	for _, b := range []struct {
+		kind       Kind
+		oid, array uint32
+	}{
+		{KindBool, 16, 1000},
+		{KindBytes, 17, 1001},
+		{KindText, 18, 1002}, // "char"
+		{KindText, 19, 1003}, // name
+		{KindInteger, 20, 1016},
+		{KindInteger, 21, 1005},
+		{KindInteger, 23, 1007},
+		{KindText, 25, 1009},
+		{KindInteger, 26, 1028}, // oid
+		{KindJSON, 114, 199},
+		{KindText, 142, 143}, // xml
+		{KindText, 650, 651}, // cidr
+		{KindFloat, 700, 1021},
+		{KindFloat, 701, 1022},
+		{KindText, 774, 775},  // macaddr8
+		{KindText, 790, 791},  // money
+		{KindText, 829, 1040}, // macaddr
+		{KindText, 869, 1041}, // inet
+		{KindText, 1042, 1014},
+		{KindText, 1043, 1015},
+		{KindText, 1082, 1182}, // date
+		{KindText, 1083, 1183}, // time
+		{KindTimestamp, 1114, 1115},
+		{KindTimestampTZ, 1184, 1185},
+		{KindText, 1186, 1187}, // interval
+		{KindText, 1266, 1270}, // timetz
+		{KindText, 1560, 1561}, // bit
+		{KindText, 1562, 1563}, // varbit
+		{KindNumeric, 1700, 1231},
+		{KindText, 2950, 2951}, // uuid
+		{KindText, 3220, 3221}, // pg_lsn
+		{KindJSON, 3802, 3807},
+	} {
+		t := &Type{Kind: b.kind}
+		all[b.oid] = t
+		all[b.array] = &Type{Kind: KindArray, Elem: t, Delimiter: ','}
+	}
+	return all
+}
+
+// Description is a row of pg_type, as far as it matters, for Types.
+type Description struct {
+	// Kind is pg_type.typtype; an array is a base type with Elem.
+	Kind byte
+	Name string // without schema
+	// Elem is the element type of a true array, else 0; Base the base type of a domain.
+	Elem, Base uint32
+	Delimiter  byte
+	// Attributes are those of a composite type, in order.
+	Attributes []Attribute
+}
+
+// Attribute is a column of a composite type.
+type Attribute struct {
+	Name string
+	Type uint32
+}
+
+// Types knows types by their OIDs, and asks for those that it does not know. It is safe for
+// concurrent use.
+//
+// What is asked for is what there is now, not when the row was written. That matters for
+// types that were changed or dropped since: what cannot be read as its type says is text.
+type Types struct {
+	// ask returns a description, nil if there is no such type.
+	ask func(ctx context.Context, oid uint32) (*Description, error)
+
+	mu    sync.Mutex // guards all below
+	known map[uint32]*Type
+}
+
+// NewTypes returns Types that know what is the same everywhere.
+func NewTypes(ask func(context.Context, uint32) (*Description, error)) *Types {
+	return &Types{ask: ask, known: builtin()}
+}
+
+// Of returns a type. It blocks while it asks; an error is that of asking.
+func (t *Types) Of(ctx context.Context, oid uint32) (*Type, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.of(ctx, oid, 0)
+}
+
+// Forget makes all types that belong to the database be asked for again: a table was
+// described anew, perhaps because one of its types has changed.
+func (t *Types) Forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.known = builtin()
+}
+
+// maxNesting bounds how deep types may contain each other.
+const maxNesting = 32
+
+// of is Of with the lock held.
+func (t *Types) of(ctx context.Context, oid uint32, depth int) (*Type, error) {
+	if known := t.known[oid]; known != nil {
+		return known, nil
+	}
+	text := &Type{Kind: KindText}
+	if depth > maxNesting {
+		return text, nil
+	}
+	d, err := t.ask(ctx, oid)
+	if err != nil {
+		return nil, fmt.Errorf("look up type %d: %w", oid, err)
+	}
+	found := text
+	switch {
+	case d == nil: // dropped
+	case d.Kind == 'd':
+		found, err = t.of(ctx, d.Base, depth+1)
+	case d.Kind == 'c':
+		found = &Type{Kind: KindComposite}
+		for _, a := range d.Attributes {
+			var field *Type
+			if field, err = t.of(ctx, a.Type, depth+1); err != nil {
+				break
+			}
+			found.Fields = append(found.Fields, Field{Name: a.Name, Type: field})
+		}
+	case d.Elem != 0:
+		found = &Type{Kind: KindArray, Delimiter: d.Delimiter}
+		found.Elem, err = t.of(ctx, d.Elem, depth+1)
+	case d.Kind == 'b' && d.Name == "hstore":
+		found = &Type{Kind: KindHstore}
+	}
+	if err != nil {
+		return nil, err
+	}
+	t.known[oid] = found
+	return found, nil
+}

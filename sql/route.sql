@@ -1,0 +1,212 @@
+-- Changes of rows as messages: which tables, where to, in which form.
+
+create table if not exists amqp.route (
+  route_id integer generated always as identity primary key,
+  broker_id integer not null,
+  exchange text not null check (octet_length(exchange) <= 255),
+  schema_name text not null,
+  table_name text not null,
+  operations text[] not null default '{insert,update,delete,truncate}'
+    check (operations <@ '{insert,update,delete,truncate}' and cardinality(operations) > 0),
+  routing_key text not null default '{schema}.{table}.{op}'
+    check (regexp_replace(routing_key, '\{(schema|table|op|column\.[^{}]+)\}', '', 'g') !~ '[{}]'),
+  format text not null default 'json' check (format in ('json')),
+  numeric_as text not null default 'string' check (numeric_as in ('string', 'number')),
+  bytea_as text not null default 'base64' check (bytea_as in ('base64', 'hex'))
+);
+comment on table amqp.route is
+  'changes of rows that become messages, one for each route that matches; see amqp.route_table. A table must be in the publication, too';
+comment on column amqp.route.schema_name is '* stands for any characters';
+comment on column amqp.route.table_name is '* stands for any characters';
+comment on column amqp.route.routing_key is 'with {schema}, {table}, {op} and {column.NAME}, whose values are escaped and cut';
+comment on column amqp.route.numeric_as is 'string keeps every digit; many readers of JSON round a number';
+
+-- All routes as they are after each change of amqp.route. A change holds for what comes
+-- behind its announcement in the stream, also when the stream starts again from before.
+create table if not exists amqp.route_version (
+  system_id bigint not null,
+  announced pg_lsn not null,
+  committed pg_lsn,
+  routes jsonb not null,
+  primary key (system_id, announced)
+);
+comment on table amqp.route_version is 'kept by a trigger on amqp.route and by the daemon';
+comment on column amqp.route_version.committed is
+  'where the commit record of the change begins, as the daemon has seen it; NULL until then';
+
+create or replace function amqp._routes_changed() returns trigger
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  system constant bigint := (select c.system_identifier from pg_control_system() c);
+  routes jsonb;
+begin
+  -- Each version has all routes, so whoever comes second must see those of the first. And
+  -- the daemon relies on versions being committed in the order in which they are announced.
+  perform pg_advisory_xact_lock(123588459164018);
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    raise exception 'amqp.route is changed in a transaction of isolation level %', current_setting('transaction_isolation')
+      using errcode = '25001', hint = 'Change it in a transaction of its own, with read committed.';
+  end if;
+  routes := coalesce((select jsonb_agg(to_jsonb(r) order by r.route_id) from amqp.route r), '[]');
+  if routes = coalesce((select v.routes from amqp.route_version v where v.system_id = system order by v.announced desc limit 1), '[]') then
+    return null;
+  end if;
+  insert into amqp.route_version (system_id, announced, routes)
+  values (system, amqp._emit(true, amqp._envelope('r', 0, '')), routes);
+  -- What no slot of this database can come back to.
+  delete from amqp.route_version v
+   where v.system_id = system and v.committed < (
+     select max(w.committed) from amqp.route_version w
+      where w.system_id = system and w.committed < (
+        select min(s.confirmed_flush_lsn) from pg_replication_slots s
+         where s.database = current_database() and s.plugin = 'pgoutput'));
+  return null;
+end
+$$;
+create or replace trigger pgamqp_routes_changed
+  after insert or update or delete or truncate on amqp.route
+  for each statement execute function amqp._routes_changed();
+
+-- For the daemon. Routes that no version tells of, as in a database that was restored from a
+-- dump, hold from the beginning.
+create or replace function amqp._route_versions()
+returns table (announced pg_lsn, committed pg_lsn, routes jsonb)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  with here as (
+    select v.announced, v.committed, v.routes from amqp.route_version v, pg_control_system() c
+     where v.system_id = c.system_identifier)
+  select * from here
+  union all
+  select '0/1', '0/1', r.routes
+    from (select coalesce(jsonb_agg(to_jsonb(r) order by r.route_id), '[]') from amqp.route r) r(routes)
+   where not exists (select from here)
+   order by 1
+$$;
+
+create or replace function amqp._route_version_committed(lsn pg_lsn, at pg_lsn) returns void
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+  update amqp.route_version v set committed = at from pg_control_system() c
+   where v.system_id = c.system_identifier and v.announced = lsn and v.committed is distinct from at
+$$;
+
+-- Whether PostgreSQL would refuse to update or delete rows of a published table: it must be
+-- able to say which row it was.
+create or replace function amqp._has_identity(relation regclass) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select case c.relreplident
+           when 'f' then true
+           when 'n' then false
+           when 'i' then exists (select from pg_index i where i.indrelid = c.oid and i.indisreplident)
+           else exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary)
+         end
+    from pg_class c where c.oid = relation
+$$;
+
+-- A pattern with * as one of LIKE.
+create or replace function amqp._like(pattern text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$ select replace(regexp_replace(pattern, '([\\_%])', '\\\1', 'g'), '*', '%') $$;
+
+create or replace function amqp.route_table(
+  tables text, broker_id integer, exchange text, routing_key text default '{schema}.{table}.{op}',
+  format text default 'json', operations text[] default '{insert,update,delete,truncate}',
+  numeric_as text default 'string', bytea_as text default 'base64')
+returns integer
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  publication constant text := (select i.publication_name from amqp.installation i);
+  all_tables constant boolean := (select p.puballtables from pg_publication p where p.pubname = publication);
+  named constant regclass := case when position('*' in tables) = 0 then to_regclass(tables) end;
+  schema_pattern text;
+  table_pattern text;
+  found record;
+  number integer := 0;
+  id integer;
+begin
+  perform amqp._check_broker(broker_id);
+  if named is not null then
+    select n.nspname, c.relname into schema_pattern, table_pattern
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = named;
+  elsif tables like '%.%' and position('*' in tables) > 0 then
+    schema_pattern := split_part(tables, '.', 1);
+    table_pattern := substr(tables, length(schema_pattern) + 2);
+  end if;
+  if coalesce(schema_pattern, '') = '' or coalesce(table_pattern, '') = '' then
+    perform amqp._refuse(format('there is no table "%s"', tables),
+      'Give schema and table, as in ''public.orders'', or a pattern, as in ''public.*''.');
+  end if;
+  for found in
+    select c.oid::regclass as name, c.relreplident, c.relowner,
+           exists (select from pg_publication_tables t where t.pubname = publication and t.schemaname = n.nspname and t.tablename = c.relname) as published
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where c.relkind in ('r', 'p') and c.relpersistence = 'p' and not c.relispartition
+       and n.nspname not in ('pg_catalog', 'information_schema', 'amqp') and n.nspname not like 'pg\_%'
+       and n.nspname like amqp._like(schema_pattern) and c.relname like amqp._like(table_pattern)
+     order by 1
+  loop
+    number := number + 1;
+    if not pg_has_role(session_user, found.relowner, 'usage') then
+      raise exception 'table % does not belong to "%"', found.name, session_user
+        using errcode = '42501', hint = 'Let its owner call amqp.route_table.';
+    end if;
+    if not amqp._has_identity(found.name) then
+      raise exception 'table % has no replica identity: once it is published, PostgreSQL would refuse every UPDATE and DELETE of it', found.name
+        using errcode = '55000', hint = format('Give it a primary key, or: alter table %s replica identity full', found.name);
+    end if;
+    if found.relreplident <> 'f' then
+      raise notice 'messages about % will have the old row''s key only', found.name
+        using hint = format('For all of the old row: alter table %s replica identity full', found.name);
+    end if;
+    if not found.published and not all_tables then
+      execute format('alter publication %I add table %s', publication, found.name);
+    end if;
+  end loop;
+  if number = 0 then
+    perform amqp._refuse(format('there is no table like "%s" that could be published', tables),
+      'Only ordinary and partitioned tables can be; not temporary, unlogged, foreign or system tables.');
+  end if;
+  insert into amqp.route (broker_id, exchange, schema_name, table_name, operations, routing_key, format, numeric_as, bytea_as)
+  values (broker_id, exchange, schema_pattern, table_pattern, operations, routing_key, format, numeric_as, bytea_as)
+  returning route_id into id;
+  return id;
+end
+$$;
+comment on function amqp.route_table(text, integer, text, text, text, text[], text, text) is
+  'publishes tables and makes messages of the changes of their rows from now on; returns the route''s id';
+
+create or replace function amqp.unroute(route_id integer) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  publication constant text := (select i.publication_name from amqp.installation i);
+  gone amqp.route;
+  found record;
+begin
+  delete from amqp.route r where r.route_id = unroute.route_id returning * into gone;
+  if gone.route_id is null then
+    return false;
+  end if;
+  -- Tables that no other route is for need not be published any more.
+  for found in
+    select format('%I.%I', n.nspname, c.relname) as name
+      from pg_publication_rel pr
+      join pg_publication p on p.oid = pr.prpubid and p.pubname = publication
+      join pg_class c on c.oid = pr.prrelid
+      join pg_namespace n on n.oid = c.relnamespace
+     where not exists (
+       select from amqp.route r
+        where n.nspname like amqp._like(r.schema_name) and c.relname like amqp._like(r.table_name))
+  loop
+    execute format('alter publication %I drop table %s', publication, found.name);
+  end loop;
+  return true;
+end
+$$;
+comment on function amqp.unroute(integer) is 'ends a route; returns whether there was one';
