@@ -113,7 +113,7 @@ func TestBrokerBenchUsesTLS(t *testing.T) {
 }
 
 // TestGate fails when delivery has become much slower than publishing alone. It is alone on the
-// machine, and a machine that is busy with something else gets two more chances.
+// machine, and a machine that is busy with something else gets four more chances.
 func TestGate(t *testing.T) {
 	const least = 0.85
 	for try := 1; ; try++ {
@@ -131,7 +131,7 @@ func TestGate(t *testing.T) {
 			t.Fatal("the report has no row for pgamqp")
 		case ratio >= least:
 			return
-		case try == 3:
+		case try == 5:
 			t.Fatalf("delivery has %.2f of the throughput of publishing alone, want %.2f at least", ratio, least)
 		}
 	}
