@@ -193,14 +193,16 @@ begin
   if gone.route_id is null then
     return false;
   end if;
-  -- Tables that no other route is for need not be published any more.
+  -- Its tables need not be published any more unless another route is for them. Tables that
+  -- it was not for are not its business: somebody may have published them first.
   for found in
     select format('%I.%I', n.nspname, c.relname) as name
       from pg_publication_rel pr
       join pg_publication p on p.oid = pr.prpubid and p.pubname = publication
       join pg_class c on c.oid = pr.prrelid
       join pg_namespace n on n.oid = c.relnamespace
-     where not exists (
+     where n.nspname like amqp._like(gone.schema_name) and c.relname like amqp._like(gone.table_name)
+       and not exists (
        select from amqp.route r
         where n.nspname like amqp._like(r.schema_name) and c.relname like amqp._like(r.table_name))
   loop

@@ -58,7 +58,11 @@ select is(amqp.unroute(:orders), true, 'a route is ended');
 select is(amqp.unroute(:orders), false, 'once');
 select is((select string_agg(kind, '') from t.take()), 'rr', 'each change is told');
 select results_eq('select * from public.t_published', array['T odd.name', 't_full', 't_orders'], 'a table with another route stays published');
+create table public.t_by_hand (id int primary key);
+select format('alter publication %I add table public.t_by_hand', publication_name) from amqp.installation \gexec
 select amqp.unroute(route_id) from amqp.route \g /dev/null
+select results_eq('select * from public.t_published', array['t_by_hand'], 'a table that somebody else has published stays, too');
+drop table public.t_by_hand;
 select is_empty('select * from public.t_published', 'one without does not');
 
 -- What the daemon does.
