@@ -26,7 +26,7 @@ type coalescingConn struct {
 	net.Conn
 
 	mu           sync.Mutex // guards all below
-	changed      sync.Cond  // of mu: pending, err or closed changed
+	changed      sync.Cond  // of mu: pending, gathering, err or closed changed
 	writeTimeout time.Duration
 	pending      []byte
 	gathering    bool  // more follows at once

@@ -118,8 +118,7 @@ func (p *pump) publishLoop(ctx context.Context) {
 			continue
 		}
 		var ok bool
-		if e.request.operation != nil {
-			p.flush()
+		if e.request.operation != nil { // it waits until nothing is in flight
 			ok = p.operate(ctx, e)
 		} else {
 			ok = p.send(ctx, e, more)

@@ -77,7 +77,7 @@ func (w *window) add(e *entry) {
 // take returns the next entry to be published, nil if there is none, and counts
 // it as in flight.
 func (w *window) take() *entry {
-	if w.next == len(w.entries) {
+	if !w.waiting() {
 		return nil
 	}
 	e := w.entries[w.next]

@@ -17,7 +17,7 @@ type Route struct {
 	// Schema and Table are patterns: * stands for any characters.
 	Schema, Table string
 	Operations    []string
-	RoutingKey    string // a template, see ParseTemplate
+	RoutingKey    string // a template, see parseTemplate
 	Format        Format
 	Encoding      Encoding
 

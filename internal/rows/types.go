@@ -3,7 +3,6 @@ package rows
 import (
 	"context"
 	"fmt"
-	"sync"
 )
 
 // Kind says how the text of a value is to be understood.
@@ -13,13 +12,11 @@ type Kind int
 const (
 	KindText Kind = iota
 	KindBool
-	KindInteger
-	KindFloat
+	KindNumber // integer or floating point
 	KindNumeric
 	KindBytes
 	KindJSON
-	KindTimestamp
-	KindTimestampTZ
+	KindTimestamp // with time zone or without
 	KindArray
 	KindComposite
 	KindHstore
@@ -63,16 +60,16 @@ func builtin() map[uint32]*Type {
 		{KindBytes, 17, 1001},
 		{KindText, 18, 1002}, // "char"
 		{KindText, 19, 1003}, // name
-		{KindInteger, 20, 1016},
-		{KindInteger, 21, 1005},
-		{KindInteger, 23, 1007},
+		{KindNumber, 20, 1016},
+		{KindNumber, 21, 1005},
+		{KindNumber, 23, 1007},
 		{KindText, 25, 1009},
-		{KindInteger, 26, 1028}, // oid
+		{KindNumber, 26, 1028}, // oid
 		{KindJSON, 114, 199},
 		{KindText, 142, 143}, // xml
 		{KindText, 650, 651}, // cidr
-		{KindFloat, 700, 1021},
-		{KindFloat, 701, 1022},
+		{KindNumber, 700, 1021},
+		{KindNumber, 701, 1022},
 		{KindText, 774, 775},  // macaddr8
 		{KindText, 790, 791},  // money
 		{KindText, 829, 1040}, // macaddr
@@ -82,7 +79,7 @@ func builtin() map[uint32]*Type {
 		{KindText, 1082, 1182}, // date
 		{KindText, 1083, 1183}, // time
 		{KindTimestamp, 1114, 1115},
-		{KindTimestampTZ, 1184, 1185},
+		{KindTimestamp, 1184, 1185},
 		{KindText, 1186, 1187}, // interval
 		{KindText, 1266, 1270}, // timetz
 		{KindText, 1560, 1561}, // bit
@@ -117,16 +114,14 @@ type Attribute struct {
 	Type uint32
 }
 
-// Types knows types by their OIDs, and asks for those that it does not know. It is safe for
-// concurrent use.
+// Types knows types by their OIDs, and asks for those that it does not know. It belongs to one
+// Router and is no more safe for concurrent use.
 //
 // What is asked for is what there is now, not when the row was written. That matters for
 // types that were changed or dropped since: what cannot be read as its type says is text.
 type Types struct {
 	// ask returns a description, nil if there is no such type.
-	ask func(ctx context.Context, oid uint32) (*Description, error)
-
-	mu    sync.Mutex // guards all below
+	ask   func(ctx context.Context, oid uint32) (*Description, error)
 	known map[uint32]*Type
 }
 
@@ -137,23 +132,17 @@ func NewTypes(ask func(context.Context, uint32) (*Description, error)) *Types {
 
 // Of returns a type. It blocks while it asks; an error is that of asking.
 func (t *Types) Of(ctx context.Context, oid uint32) (*Type, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	return t.of(ctx, oid, 0)
 }
 
 // Forget makes all types that belong to the database be asked for again: a table was
 // described anew, perhaps because one of its types has changed.
-func (t *Types) Forget() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.known = builtin()
-}
+func (t *Types) Forget() { t.known = builtin() }
 
 // maxNesting bounds how deep types may contain each other.
 const maxNesting = 32
 
-// of is Of with the lock held.
+// of is Of at a depth of types in types.
 func (t *Types) of(ctx context.Context, oid uint32, depth int) (*Type, error) {
 	if known := t.known[oid]; known != nil {
 		return known, nil

@@ -41,9 +41,7 @@ func (e Encoding) tryValue(dst []byte, t *Type, text []byte) ([]byte, error) {
 			return append(dst, "false"...), nil
 		}
 		return dst, errText
-	case KindInteger:
-		return appendNumber(dst, text)
-	case KindFloat:
+	case KindNumber:
 		return appendNumber(dst, text) // else NaN or Infinity
 	case KindNumeric:
 		if e.NumericAsNumber {
@@ -53,7 +51,7 @@ func (e Encoding) tryValue(dst []byte, t *Type, text []byte) ([]byte, error) {
 		return e.appendBytes(dst, text)
 	case KindJSON:
 		return append(dst, text...), nil
-	case KindTimestamp, KindTimestampTZ:
+	case KindTimestamp:
 		return appendTime(dst, text), nil
 	case KindArray:
 		return e.appendArray(dst, t, text)
