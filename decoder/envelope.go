@@ -32,6 +32,10 @@ const (
 	KindHeartbeat Kind = 'h'
 	// KindRoutesChanged says that the table amqp.route was changed.
 	KindRoutesChanged Kind = 'r'
+	// KindSnapshotsChanged says that a snapshot was asked for, stopped or resumed.
+	KindSnapshotsChanged Kind = 's'
+	// KindSnapshotChunk is the place in the stream of rows that a snapshot has read.
+	KindSnapshotChunk Kind = 'w'
 )
 
 // String returns the name of the SQL function behind the kind.
@@ -57,6 +61,10 @@ func (k Kind) String() string {
 		return "heartbeat"
 	case KindRoutesChanged:
 		return "routes_changed"
+	case KindSnapshotsChanged:
+		return "snapshots_changed"
+	case KindSnapshotChunk:
+		return "snapshot_chunk"
 	}
 	return fmt.Sprintf("unknown kind %q", byte(k))
 }
@@ -172,7 +180,8 @@ func ParseEnvelope(content []byte) (Envelope, error) {
 	e.Kind = Kind(content[1])
 	switch e.Kind {
 	case KindPublish, KindExchangeDeclare, KindQueueDeclare, KindQueueBind, KindExchangeBind,
-		KindDisconnect, KindBrokersChanged, KindPing, KindHeartbeat, KindRoutesChanged:
+		KindDisconnect, KindBrokersChanged, KindPing, KindHeartbeat, KindRoutesChanged,
+		KindSnapshotsChanged, KindSnapshotChunk:
 	default:
 		return e, envelopeError("%s; a newer pgamqp may read it", e.Kind)
 	}

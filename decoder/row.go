@@ -16,6 +16,8 @@ const (
 	OpUpdate   Op = 'U'
 	OpDelete   Op = 'D'
 	OpTruncate Op = 'T'
+	// OpRead is a row that was there when a snapshot was taken; no frame has it.
+	OpRead Op = 'r'
 )
 
 // Relation is a table as the stream describes it. It does not change: a table that was
@@ -91,6 +93,16 @@ func (t Tuple) Values(dst []Value) []Value {
 		dst = append(dst, v)
 	}
 	return dst
+}
+
+// AppendValue appends a value to a tuple.
+func (t Tuple) AppendValue(v Value) Tuple {
+	t = append(t, byte(v.State))
+	if v.State == Text {
+		t = binary.BigEndian.AppendUint32(t, uint32(len(v.Text)))
+		t = append(t, v.Text...)
+	}
+	return t
 }
 
 // reader takes a frame apart. Once something is missing, ok is false and the rest is empty.

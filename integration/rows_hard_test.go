@@ -59,6 +59,7 @@ func TestRowsOfTablesThatAreNotSimple(t *testing.T) {
 		`alter table public.by_index replica identity using index by_index_code_key`,
 		`create table public.parent (id int primary key)`,
 		`create table public.child (id int primary key references public.parent)`,
+		`alter publication `+w.publicationName()+` set (publish_via_partition_root = false)`,
 		`create table public.parted (id int primary key, note text) partition by range (id)`,
 		`create table public.parted_low partition of public.parted for values from (0) to (10)`,
 		`create table public.changing (id int primary key)`,

@@ -19,9 +19,9 @@ type ownStream struct {
 // what is not for its broker, or cannot be read, is the main stream's.
 func (o *ownStream) concerns(e *decoder.Envelope) bool {
 	switch e.Kind {
-	case decoder.KindBrokersChanged, decoder.KindRoutesChanged:
+	case decoder.KindBrokersChanged, decoder.KindRoutesChanged, decoder.KindSnapshotChunk:
 		return true
-	case decoder.KindPing, decoder.KindHeartbeat:
+	case decoder.KindPing, decoder.KindHeartbeat, decoder.KindSnapshotsChanged:
 		return false
 	}
 	return e.BrokerID == o.broker

@@ -42,11 +42,12 @@ type Config struct {
 // time. It may block for as long as the database cannot be asked; an error means that ctx
 // ended.
 type Rows interface {
-	// Messages returns what a change becomes, with contents as amqp.publish writes them.
+	// Messages returns what a change, or a message of a prefix that is not ours, becomes, with
+	// contents as amqp.publish writes them.
 	Messages(context.Context, *decoder.Message) ([]decoder.Message, error)
-	// Changed is told of a message of kind KindRoutesChanged: what follows in the stream
-	// takes other routes.
-	Changed(context.Context, *decoder.Message) error
+	// Told is told of a message for it: of kind KindRoutesChanged, KindSnapshotsChanged or
+	// KindSnapshotChunk. It returns what is to be published in its place.
+	Told(context.Context, *decoder.Message, *decoder.Envelope) ([]decoder.Message, error)
 }
 
 // Metrics are those that the publisher feeds.
@@ -120,15 +121,20 @@ func (p *Publisher) forget(id int32) {
 // full, while a dead letter cannot be stored, and until definitions were read
 // once. An error means that ctx ended. done is called once m is safe.
 func (p *Publisher) Publish(ctx context.Context, m decoder.Message, done func()) error {
-	if m.Change != nil {
-		return p.publishRow(ctx, m, done)
+	if m.Change != nil || m.Prefix != decoder.Prefix {
+		return p.publishOther(ctx, m, done)
 	}
 	return p.publish(ctx, m, done)
 }
 
-// publishRow is Publish for a change of a row, which may become several messages, or none.
-func (p *Publisher) publishRow(ctx context.Context, m decoder.Message, done func()) error {
-	p.metrics.Received.Row.Inc()
+// publishOther is Publish for what amqp.publish has not written: a change of a row, or a message
+// of another prefix, which may become several messages, or none.
+func (p *Publisher) publishOther(ctx context.Context, m decoder.Message, done func()) error {
+	received, skipped := p.metrics.Received.Row, p.metrics.Skipped.Row
+	if m.Change == nil {
+		received, skipped = p.metrics.Received.Foreign, p.metrics.Skipped.ForeignPrefix
+	}
+	received.Inc()
 	var messages []decoder.Message
 	if p.cfg.Rows != nil {
 		var err error
@@ -137,7 +143,14 @@ func (p *Publisher) publishRow(ctx context.Context, m decoder.Message, done func
 		}
 	}
 	if len(messages) == 0 {
-		p.metrics.Skipped.Row.Inc()
+		skipped.Inc()
+	}
+	return p.publishAll(ctx, messages, done)
+}
+
+// publishAll is publish for messages that take the place of one.
+func (p *Publisher) publishAll(ctx context.Context, messages []decoder.Message, done func()) error {
+	if len(messages) == 0 {
 		done()
 		return nil
 	}
@@ -164,14 +177,8 @@ func onceAll(n int, done func()) func() {
 	}
 }
 
-// publish is Publish for what is no change of a row.
+// publish is Publish for what amqp.publish has written, or could have.
 func (p *Publisher) publish(ctx context.Context, m decoder.Message, done func()) error {
-	if m.Prefix != decoder.Prefix {
-		p.metrics.Received.Foreign.Inc()
-		p.metrics.Skipped.ForeignPrefix.Inc()
-		done()
-		return nil
-	}
 	e, err := decoder.ParseEnvelope(m.Content)
 	if p.own != nil && (err != nil || !p.own.concerns(&e)) {
 		p.metrics.Skipped.OtherStream.Inc()
@@ -191,16 +198,8 @@ func (p *Publisher) publish(ctx context.Context, m decoder.Message, done func())
 		}
 		done()
 		return nil
-	case decoder.KindRoutesChanged:
-		p.metrics.Received.Control.Inc()
-		if p.cfg.Rows != nil {
-			change := m // or each message would be allocated once more
-			if err := p.cfg.Rows.Changed(ctx, &change); err != nil {
-				return err
-			}
-		}
-		done()
-		return nil
+	case decoder.KindRoutesChanged, decoder.KindSnapshotsChanged, decoder.KindSnapshotChunk:
+		return p.tell(ctx, m, e, done)
 	case decoder.KindHeartbeat:
 		p.metrics.Received.Heartbeat.Inc()
 		done()
@@ -214,6 +213,26 @@ func (p *Publisher) publish(ctx context.Context, m decoder.Message, done func())
 			return err
 		}
 	}
+}
+
+// tell is publish for what concerns changes of rows.
+func (p *Publisher) tell(ctx context.Context, m decoder.Message, e decoder.Envelope, done func()) error {
+	p.metrics.Received.Control.Inc()
+	tell := p.cfg.Rows != nil
+	if tell && p.own != nil && e.Kind == decoder.KindSnapshotChunk {
+		var err error // what the main stream has delivered of it concerns nobody
+		if tell, err = p.own.gate.ServesLane(ctx, m.Position()); err != nil {
+			return err
+		}
+	}
+	var messages []decoder.Message
+	if tell {
+		var err error
+		if messages, err = p.cfg.Rows.Told(ctx, &m, &e); err != nil {
+			return err
+		}
+	}
+	return p.publishAll(ctx, messages, done)
 }
 
 // deliver hands an entry to the lane of its broker, or sees to it in another way.

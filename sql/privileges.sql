@@ -127,3 +127,25 @@ begin
   update amqp.installation set steps = steps || 'routes 1'::text;
 end
 $$;
+
+-- What came with version 4.
+do $$
+begin
+  if exists (select from amqp.installation i where 'snapshots 1' = any (i.steps)) then
+    return;
+  end if;
+  revoke all on amqp.snapshot from public;
+  revoke all on sequence amqp.snapshot_snapshot_id_seq from public;
+  revoke all on function amqp.route_prefix(text, integer, text, text), amqp.snapshot(text), amqp.snapshot_pause(integer),
+    amqp.snapshot_resume(integer), amqp.snapshot_cancel(integer), amqp._snapshot_state(integer, text[], text),
+    amqp._snapshot_chunk(integer, bigint, text[], text[], bigint, boolean, text),
+    amqp._snapshot_back(integer, bigint, text[], bigint), amqp._snapshot_done(integer, bigint), amqp._snapshot_fails(integer, text, boolean) from public;
+  if to_regrole('pgamqp_daemon') is null then
+    return;
+  end if;
+  grant select on amqp.snapshot to pgamqp_daemon;
+  grant execute on function amqp._snapshot_chunk(integer, bigint, text[], text[], bigint, boolean, text),
+    amqp._snapshot_back(integer, bigint, text[], bigint), amqp._snapshot_done(integer, bigint), amqp._snapshot_fails(integer, text, boolean) to pgamqp_daemon;
+  update amqp.installation set steps = steps || 'snapshots 1'::text;
+end
+$$;

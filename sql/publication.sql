@@ -1,4 +1,5 @@
--- The publication, which stays empty. A transaction of its own, before anything else is
+-- The publication, which stays empty. Of a partitioned table its rows are told under its own name, as a
+-- user of it expects. A transaction of its own, before anything else is
 -- written: a slot that meets a row change from a time without its publication is stuck.
 
 do $$
@@ -10,7 +11,7 @@ begin
   end if;
   name := coalesce(name, 'pgamqp');
   if not exists (select from pg_catalog.pg_publication p where p.pubname = name) then
-    execute pg_catalog.format('create publication %I', name);
+    execute pg_catalog.format('create publication %I with (publish_via_partition_root = true)', name);
   end if;
 end
 $$;

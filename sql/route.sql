@@ -4,21 +4,48 @@ create table if not exists amqp.route (
   route_id integer generated always as identity primary key,
   broker_id integer not null,
   exchange text not null check (octet_length(exchange) <= 255),
-  schema_name text not null,
-  table_name text not null,
-  operations text[] not null default '{insert,update,delete,truncate}'
-    check (operations <@ '{insert,update,delete,truncate}' and cardinality(operations) > 0),
-  routing_key text not null default '{schema}.{table}.{op}'
-    check (regexp_replace(routing_key, '\{(schema|table|op|column\.[^{}]+)\}', '', 'g') !~ '[{}]'),
-  format text not null default 'json' check (format in ('json')),
+  schema_name text,
+  table_name text,
+  message_prefix text,
+  operations text[] not null default '{insert,update,delete,truncate}',
+  routing_key text not null default '{schema}.{table}.{op}',
+  format text not null default 'json',
   numeric_as text not null default 'string' check (numeric_as in ('string', 'number')),
   bytea_as text not null default 'base64' check (bytea_as in ('base64', 'hex'))
 );
+-- What version 3 had otherwise.
+do $$
+declare
+  name text;
+  definition text;
+begin
+  if not exists (select from pg_attribute a where a.attrelid = 'amqp.route'::regclass and a.attname = 'message_prefix') then
+    alter table amqp.route add message_prefix text, alter schema_name drop not null, alter table_name drop not null,
+      drop constraint route_format_check, drop constraint route_operations_check, drop constraint route_routing_key_check;
+  end if;
+  for name, definition in values
+    ('route_for_tables_or_messages', $c$(schema_name is not null) = (table_name is not null) and (schema_name is null) <> (message_prefix is null)$c$),
+    ('route_knows_operations', $c$cardinality(operations) > 0 and case when message_prefix is null
+        then operations <@ '{insert,update,delete,truncate}' else operations = '{message}' end$c$),
+    ('route_knows_format', $c$case when message_prefix is null
+        then format in ('json', 'debezium', 'cloudevents', 'cloudevents_structured') else format = 'raw' end$c$),
+    ('route_knows_places', $c$regexp_replace(routing_key, case when message_prefix is null
+        then '\{(schema|table|op|column\.[^{}]+)\}' else '\{prefix\}' end, '', 'g') !~ '[{}]'$c$)
+  loop
+    if not exists (select from pg_constraint c where c.conrelid = 'amqp.route'::regclass and c.conname = name) then
+      execute format('alter table amqp.route add constraint %I check (%s)', name, definition);
+    end if;
+  end loop;
+end
+$$;
 comment on table amqp.route is
   'changes of rows that become messages, one for each route that matches; see amqp.route_table. A table must be in the publication, too';
 comment on column amqp.route.schema_name is '* stands for any characters';
 comment on column amqp.route.table_name is '* stands for any characters';
-comment on column amqp.route.routing_key is 'with {schema}, {table}, {op} and {column.NAME}, whose values are escaped and cut';
+comment on column amqp.route.message_prefix is
+  'instead of a table: of messages that others write with pg_logical_emit_message; * stands for any characters';
+comment on column amqp.route.routing_key is
+  'with {schema}, {table}, {op} and {column.NAME}, or {prefix}, whose values are escaped and cut';
 comment on column amqp.route.numeric_as is 'string keeps every digit; many readers of JSON round a number';
 
 -- All routes as they are after each change of amqp.route. A change holds for what comes
@@ -142,10 +169,10 @@ begin
       'Give schema and table, as in ''public.orders'', or a pattern, as in ''public.*''.');
   end if;
   for found in
-    select c.oid::regclass as name, c.relreplident, c.relowner,
+    select c.oid::regclass as name, c.relkind, c.relreplident, c.relowner,
            exists (select from pg_publication_tables t where t.pubname = publication and t.schemaname = n.nspname and t.tablename = c.relname) as published
       from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where c.relkind in ('r', 'p') and c.relpersistence = 'p' and not c.relispartition
+     where c.relkind in ('r', 'p') and c.relpersistence = 'p' and (not c.relispartition or c.oid = named)
        and n.nspname not in ('pg_catalog', 'information_schema', 'amqp') and n.nspname not like 'pg\_%'
        and n.nspname like amqp._like(schema_pattern) and c.relname like amqp._like(table_pattern)
      order by 1
@@ -163,6 +190,10 @@ begin
       raise notice 'messages about % will have the old row''s key only', found.name
         using hint = format('For all of the old row: alter table %s replica identity full', found.name);
     end if;
+    if found.relkind = 'p' and not (select p.pubviaroot from pg_publication p where p.pubname = publication) then
+      raise notice 'changes of % will come under the names of its partitions, which need routes of their own', found.name
+        using hint = format('For its own name: alter publication %I set (publish_via_partition_root = true)', publication);
+    end if;
     if not found.published and not all_tables then
       execute format('alter publication %I add table %s', publication, found.name);
     end if;
@@ -179,6 +210,27 @@ end
 $$;
 comment on function amqp.route_table(text, integer, text, text, text, text[], text, text) is
   'publishes tables and makes messages of the changes of their rows from now on; returns the route''s id';
+
+create or replace function amqp.route_prefix(prefix text, broker_id integer, exchange text, routing_key text default '{prefix}')
+returns integer
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  id integer;
+begin
+  perform amqp._check_broker(broker_id);
+  if coalesce(prefix, '') in ('', 'amqp') then
+    perform amqp._refuse('the prefix is empty, or that of amqp.publish', 'Give the prefix that the messages have, or a pattern such as ''app.*''.');
+  end if;
+  insert into amqp.route (broker_id, exchange, message_prefix, operations, routing_key, format)
+  values (broker_id, exchange, prefix, '{message}', routing_key, 'raw')
+  returning route_id into id;
+  return id;
+end
+$$;
+comment on function amqp.route_prefix(text, integer, text, text) is
+  'sends on what others write with pg_logical_emit_message under a prefix; returns the route''s id';
 
 create or replace function amqp.unroute(route_id integer) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp

@@ -35,7 +35,7 @@ comment on table amqp.installation is 'version of schema amqp; which slot and pu
 
 do $$
 declare
-  newest constant integer := 3; -- the same number as in version.sql and sql.go
+  newest constant integer := 4; -- the same number as in version.sql and sql.go
   installed integer := (select i.version from amqp.installation i);
 begin
   if installed > newest then

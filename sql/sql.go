@@ -13,7 +13,7 @@ import (
 )
 
 // Version is the version of schema amqp that the scripts install.
-const Version = 3
+const Version = 4
 
 // DefaultName is the name of the slot and of the publication unless others are given.
 const DefaultName = "pgamqp"
@@ -35,7 +35,7 @@ var files embed.FS
 func names() []string {
 	return []string{
 		"schema.sql", "takeover.sql", "emit.sql", "check.sql", "publish.sql", "topology.sql",
-		"delivery.sql", "dead_letter.sql", "route.sql", "privileges.sql", "version.sql",
+		"delivery.sql", "dead_letter.sql", "route.sql", "snapshot.sql", "privileges.sql", "version.sql",
 	}
 }
 

@@ -1,5 +1,5 @@
 -- Last of all: the installation is complete.
 update amqp.installation
-   set version = 3, -- the same number as in schema.sql and sql.go
+   set version = 4, -- the same number as in schema.sql and sql.go
        upgraded_at = case when version = 0 then upgraded_at else now() end
- where version <> 3;
+ where version <> 4;

@@ -41,6 +41,7 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 		"publisher":           {ours: []string{"decoder", "metrics", "internal/backoff"}, outside: []string{modAMQP, modPglogrepl}},
 		"internal/isolation":  {ours: []string{"decoder", "internal/backoff"}, outside: []string{modPglogrepl}},
 		"internal/rows":       {ours: []string{"decoder"}, outside: []string{modPglogrepl}, barred: noIO},
+		"internal/snapshot":   {ours: []string{"decoder", "metrics", "internal/backoff", "internal/catalog"}, outside: []string{modPgx}},
 		"internal/fakenet":    {},
 		"internal/fakeamqp":   {ours: []string{"internal/fakenet"}, outside: []string{modAMQP}},
 		"internal/fakewal":    {ours: []string{"internal/fakenet"}, outside: []string{modPgx, modPglogrepl}},
@@ -53,7 +54,7 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 		"cmd/pgamqp": {
 			ours: []string{
 				"decoder", "metrics", "sql", "replication", "publisher",
-				"internal/backoff", "internal/config", "internal/catalog", "internal/isolation", "internal/rows", "internal/demo", "internal/bench",
+				"internal/backoff", "internal/config", "internal/catalog", "internal/isolation", "internal/rows", "internal/snapshot", "internal/demo", "internal/bench",
 			},
 			outside: []string{modPgx, modPglogrepl, modAMQP, modPrometheus, modCobra, modSync},
 		},

@@ -49,7 +49,8 @@ func (d *daemon) begin(ctx context.Context, at replication.Start) (replication.B
 		end()
 		return replication.Begun{}, err
 	}
-	return replication.Begun{Ended: end, Forget: forget}, nil
+	endSnapshots := d.takeSnapshots()
+	return replication.Begun{Ended: func() { endSnapshots(); end() }, Forget: forget}, nil
 }
 
 // ownStream streams from the slot of a detached broker. It lives as long as the broker is
@@ -72,7 +73,7 @@ func (d *daemon) ownStream(broker int32) isolation.Lane {
 		return s
 	}
 	name := catalog.LaneSlot(d.cfg.Slot, broker)
-	s := &ownStream{d: d, broker: broker, routing: d.newRouting(), received: metrics.NewReplication(d.registry, name), slot: metrics.NewSlot(d.registry, name)}
+	s := &ownStream{d: d, broker: broker, routing: d.newRouting(broker), received: metrics.NewReplication(d.registry, name), slot: metrics.NewSlot(d.registry, name)}
 	config := d.sessionConfig()
 	config.Slot, config.Started = name, s.begin
 	// It checks the name only, which the server has accepted.
@@ -89,6 +90,7 @@ func (d *daemon) changed(broker int32, detached bool) {
 		return
 	}
 	gauge.Set(0)
+	defer d.taker.Wake() // for a snapshot that waits for the broker
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if s := d.own[broker]; s != nil {

@@ -19,16 +19,22 @@ import (
 type routing struct {
 	d      *daemon
 	router *rows.Router
+	// own is the broker whose own stream it is; 0 for the main stream.
+	own int32
 }
 
 var _ publisher.Rows = (*routing)(nil)
 
-func (d *daemon) newRouting() *routing {
-	return &routing{d: d, router: rows.NewRouter(rows.NewTypes(d.describeType))}
+func (d *daemon) newRouting(own int32) *routing {
+	origin := rows.Origin{Version: currentBuild().Version, Name: d.cfg.Slot, Database: d.pool.Config().ConnConfig.Database}
+	return &routing{d: d, router: rows.NewRouter(rows.NewTypes(d.describeType), origin, time.Now), own: own}
 }
 
 // Messages implements publisher.Rows.
 func (r *routing) Messages(ctx context.Context, m *decoder.Message) (out []decoder.Message, err error) {
+	if r.own == 0 && m.Change != nil {
+		r.d.tracker.Changed(m)
+	}
 	err = r.d.untilDone(ctx, "the types of their columns", func() error {
 		out, err = r.router.Messages(ctx, m)
 		return err
@@ -36,9 +42,22 @@ func (r *routing) Messages(ctx context.Context, m *decoder.Message) (out []decod
 	return out, err
 }
 
-// Changed implements publisher.Rows. The version is noted before anything behind it can be
-// confirmed.
-func (r *routing) Changed(ctx context.Context, m *decoder.Message) error {
+// Told implements publisher.Rows.
+func (r *routing) Told(ctx context.Context, m *decoder.Message, e *decoder.Envelope) ([]decoder.Message, error) {
+	switch e.Kind {
+	case decoder.KindRoutesChanged:
+		return nil, r.routesChanged(ctx, m)
+	case decoder.KindSnapshotChunk:
+		return r.chunk(ctx, m, e.Body)
+	default:
+		r.d.taker.Wake()
+		return nil, nil
+	}
+}
+
+// routesChanged takes the routes that hold from here on. The version is noted before anything
+// behind it can be confirmed.
+func (r *routing) routesChanged(ctx context.Context, m *decoder.Message) error {
 	return r.d.untilDone(ctx, "a change of amqp.route", func() error {
 		versions, err := r.d.routeVersions(ctx, m.XID)
 		if err != nil {
@@ -91,7 +110,7 @@ func (d *daemon) routeVersions(ctx context.Context, xid uint32) ([]rows.Version,
 			version := rows.Version{Announced: v.Announced, Committed: v.Committed}
 			for _, r := range v.Routes {
 				version.Routes = append(version.Routes, rows.Route{
-					ID: r.ID, BrokerID: r.BrokerID, Exchange: r.Exchange, Schema: r.Schema, Table: r.Table,
+					ID: r.ID, BrokerID: r.BrokerID, Exchange: r.Exchange, Schema: r.Schema, Table: r.Table, Prefix: r.Prefix,
 					Operations: r.Operations, RoutingKey: r.RoutingKey, Format: rows.Format(r.Format),
 					Encoding: rows.Encoding{NumericAsNumber: r.NumericAs == "number", BytesAsHex: r.ByteaAs == "hex"},
 				})

@@ -21,6 +21,7 @@ import (
 	"github.com/pgamqp/pgamqp/internal/config"
 	"github.com/pgamqp/pgamqp/internal/isolation"
 	"github.com/pgamqp/pgamqp/internal/rows"
+	"github.com/pgamqp/pgamqp/internal/snapshot"
 	"github.com/pgamqp/pgamqp/metrics"
 	"github.com/pgamqp/pgamqp/publisher"
 	"github.com/pgamqp/pgamqp/replication"
@@ -115,6 +116,9 @@ type daemon struct {
 	session   *replication.Session
 	isolation *isolation.Coordinator
 	routing   *routing // of the main stream
+	tracker   *snapshot.Tracker
+	taker     *snapshot.Taker
+	snapshots *metrics.Snapshot
 
 	memoryLimit atomic.Int64 // as it was set last
 
@@ -142,7 +146,8 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 	if d.pool, err = newPool(ctx, cfg, d.streamingFrom); err != nil {
 		return nil, exitWith(exitUsage, err)
 	}
-	d.routing = d.newRouting()
+	d.routing = d.newRouting(0)
+	d.newTaker()
 	d.publisher = publisher.New(publisher.Config{
 		WindowMessages: cfg.WindowMessages,
 		WindowBytes:    int(cfg.WindowBytes),

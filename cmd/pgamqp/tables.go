@@ -24,7 +24,11 @@ const cannotConnectNow = "57P03"
 // that is kept would never notice a smart shutdown, and the server would wait for
 // it without limit.
 func (d *daemon) ask(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
-	conn, err := pgx.ConnectConfig(ctx, d.pool.Config().ConnConfig)
+	return d.askWith(ctx, d.pool.Config().ConnConfig, f)
+}
+
+func (d *daemon) askWith(ctx context.Context, config *pgx.ConnConfig, f func(context.Context, *pgx.Conn) error) error {
+	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		var refused *pgconn.PgError
 		if errors.As(err, &refused) && refused.Code == cannotConnectNow {

@@ -138,7 +138,7 @@ func installPublication(ctx context.Context, conn *pgx.Conn, name string, report
 		report.present("publication %s: there", name)
 		return nil
 	}
-	_, err = conn.Exec(ctx, "create publication "+quote(name))
+	_, err = conn.Exec(ctx, "create publication "+quote(name)+" with (publish_via_partition_root = true)")
 	switch {
 	case hasCode(err, codeDuplicateObject), hasCode(err, codeUniqueViolation): // another installation was faster
 		report.present("publication %s: there", name)

@@ -178,9 +178,45 @@ func privileges(t testing.TB, conn *pgx.Conn) []string {
 func asOfVersion1(t testing.TB, conn *pgx.Conn) {
 	t.Helper()
 	exec(t, conn, `alter table amqp.broker drop column on_reject, drop column retry_timeout`)
+	withoutSnapshots(t, conn)
 	exec(t, conn, `drop table amqp.route, amqp.route_version cascade`)
 	exec(t, conn, `drop function amqp._routes_changed(), amqp._route_versions(), amqp._route_version_committed, amqp.route_table, amqp.unroute`)
 	exec(t, conn, `update amqp.installation set version = 1, steps = array_remove(steps, 'routes 1')`)
+}
+
+// withoutSnapshots takes away what version 4 has added beside the table of routes.
+func withoutSnapshots(t testing.TB, conn *pgx.Conn) {
+	t.Helper()
+	exec(t, conn, `drop table amqp.snapshot`)
+	exec(t, conn, `drop function amqp.route_prefix, amqp.snapshot, amqp.snapshot_pause, amqp.snapshot_resume, amqp.snapshot_cancel,
+		amqp._snapshot_state, amqp._snapshot_chunk, amqp._snapshot_back, amqp._snapshot_done, amqp._snapshot_fails`)
+	exec(t, conn, `update amqp.installation set version = 3, steps = array_remove(steps, 'snapshots 1')`)
+}
+
+func TestUpgradeFromVersion3KeepsRoutes(t *testing.T) {
+	onEveryVersion(t, func(t *testing.T, p *testserver.Postgres) {
+		conn, name := installed(t, p)
+		withoutSnapshots(t, conn)
+		exec(t, conn, `alter table amqp.route drop message_prefix cascade, drop constraint if exists route_knows_operations,
+			drop constraint if exists route_knows_format, drop constraint if exists route_knows_places,
+			drop constraint if exists route_for_tables_or_messages,
+			add constraint route_operations_check check (cardinality(operations) > 0), add constraint route_format_check check (format in ('json')),
+			add constraint route_routing_key_check check (routing_key <> ''), alter schema_name set not null, alter table_name set not null`)
+		exec(t, conn, `insert into amqp.broker (broker_id, host) values (1, 'h')`)
+		exec(t, conn, `insert into amqp.route (broker_id, exchange, schema_name, table_name) values (1, 'x', 'public', '*')`)
+		install(t, conn, name)
+		exec(t, conn, `update amqp.route set format = 'debezium'`)
+		exec(t, conn, `select amqp.route_prefix('app', 1, 'x')`)
+		for _, bad := range []string{`update amqp.route set format = 'xml'`, `update amqp.route set operations = '{select}'`, `update amqp.route set routing_key = '{'`} {
+			if _, err := conn.Exec(t.Context(), bad); err == nil {
+				t.Errorf("%s: no error", bad)
+			}
+		}
+		versions, err := catalog.RouteVersions(t.Context(), conn)
+		if last := versions[len(versions)-1].Routes; err != nil || len(last) != 2 || last[0].Format != "debezium" || last[0].Table != "*" || last[1].Prefix != "app" {
+			t.Errorf("routes %+v, %v", last, err)
+		}
+	})
 }
 
 func TestUpgradeFromVersion1KeepsBrokersAndGrants(t *testing.T) {
@@ -188,13 +224,13 @@ func TestUpgradeFromVersion1KeepsBrokersAndGrants(t *testing.T) {
 		conn, name := installed(t, p)
 		asOfVersion1(t, conn)
 		exec(t, conn, `insert into amqp.broker (broker_id, host, port, vhost, username, password, tls) values (7, 'h', 1, 'v', 'u', 'p', true)`)
-		wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 1, this program needs 3", "pgamqp install")
+		wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 1, this program needs 4", "pgamqp install")
 		before := privileges(t, conn)
 		report := install(t, conn, name)
-		if text := strings.Join(report.Done, "\n"); !strings.Contains(text, "upgraded from version 1 to 3") {
+		if text := strings.Join(report.Done, "\n"); !strings.Contains(text, "upgraded from version 1 to 4") {
 			t.Errorf("done: %s", text)
 		}
-		after := slices.DeleteFunc(privileges(t, conn), func(line string) bool { return strings.Contains(line, "route") })
+		after := slices.DeleteFunc(privileges(t, conn), func(line string) bool { return strings.Contains(line, "route") || strings.Contains(line, "snapshot") })
 		if diff := cmp.Diff(before, after); diff != "" {
 			t.Errorf("privileges (-before +after):\n%s", diff)
 		}
@@ -225,7 +261,7 @@ func TestInstallUpgradesInPlace(t *testing.T) {
 	conn, name := installed(t, p)
 	exec(t, conn, `update amqp.installation set version = 0`)
 	exec(t, conn, `create or replace function amqp.delivered(lsn pg_lsn) returns boolean language sql as 'select null::boolean'`)
-	wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 0, this program needs 3", "pgamqp install")
+	wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 0, this program needs 4", "pgamqp install")
 	install(t, conn, name)
 	if err := catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}); err != nil {
 		t.Error(err)
@@ -240,7 +276,7 @@ func TestInstallRefusesADowngrade(t *testing.T) {
 	conn, name := installed(t, p)
 	exec(t, conn, `update amqp.installation set version = 1000`)
 	_, err := catalog.Install(t.Context(), conn, catalog.InstallOptions{Slot: name})
-	wantProblem(t, err, "schema amqp has version 1000, this program knows versions up to 3")
+	wantProblem(t, err, "schema amqp has version 1000, this program knows versions up to 4")
 	wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 1000")
 	// The printed text refuses as well.
 	_, err = p.Psql(t.Context(), name, sql.Text(name, name))

@@ -27,6 +27,7 @@ type Route struct {
 	Exchange   string   `json:"exchange"`
 	Schema     string   `json:"schema_name"`
 	Table      string   `json:"table_name"`
+	Prefix     string   `json:"message_prefix"`
 	Operations []string `json:"operations"`
 	RoutingKey string   `json:"routing_key"`
 	Format     string   `json:"format"`

@@ -1,7 +1,6 @@
 package rows
 
 import (
-	"context"
 	"time"
 
 	"github.com/pgamqp/pgamqp/decoder"
@@ -26,20 +25,10 @@ type value struct {
 	absent bool
 }
 
-// read takes a change apart.
-func (t *Types) read(ctx context.Context, m *decoder.Message) (*change, error) {
+// newChange takes a change apart. types are those of the table's columns.
+func newChange(m *decoder.Message, types []*Type) *change {
 	d := m.Change
-	c := &change{message: m, relation: d.Relation, operation: Operation(d.Op)}
-	if d.Op == decoder.OpTruncate {
-		return c, nil
-	}
-	c.types = make([]*Type, len(d.Relation.Columns))
-	for i, column := range d.Relation.Columns {
-		var err error
-		if c.types[i], err = t.Of(ctx, column.Type); err != nil {
-			return nil, err
-		}
-	}
+	c := &change{message: m, relation: d.Relation, operation: Operation(d.Op), types: types}
 	if d.Old != nil {
 		c.before = values(d.Old)
 		for i := range c.before {
@@ -50,7 +39,7 @@ func (t *Types) read(ctx context.Context, m *decoder.Message) (*change, error) {
 		c.after = values(d.New)
 		c.fillUnchanged()
 	}
-	return c, nil
+	return c
 }
 
 func values(t decoder.Tuple) []value {

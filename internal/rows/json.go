@@ -51,7 +51,7 @@ func (e Encoding) appendRow(dst []byte, c *change, row []value) []byte {
 	dst = append(dst, '{')
 	first := true
 	for i, v := range row {
-		if v.absent {
+		if v.absent && (!e.debezium || v.State != decoder.Unchanged) {
 			continue
 		}
 		if !first {
@@ -59,11 +59,14 @@ func (e Encoding) appendRow(dst []byte, c *change, row []value) []byte {
 		}
 		first = false
 		dst = append(appendString(dst, []byte(c.relation.Columns[i].Name)), ':')
-		if v.State == decoder.Null {
+		switch v.State {
+		case decoder.Null:
 			dst = append(dst, "null"...)
-			continue
+		case decoder.Unchanged:
+			dst = e.appendUnavailable(dst, c.types[i])
+		default:
+			dst = e.appendValue(dst, c.types[i], v.Text)
 		}
-		dst = e.appendValue(dst, c.types[i], v.Text)
 	}
 	return append(dst, '}')
 }

@@ -14,12 +14,14 @@ type Route struct {
 	ID       int32
 	BrokerID int32
 	Exchange string
-	// Schema and Table are patterns: * stands for any characters.
+	// Schema and Table are patterns: * stands for any characters. They are empty if Prefix is set.
 	Schema, Table string
-	Operations    []string
-	RoutingKey    string // a template, see parseTemplate
-	Format        Format
-	Encoding      Encoding
+	// Prefix is a pattern for the prefixes of what others write with pg_logical_emit_message.
+	Prefix     string
+	Operations []string
+	RoutingKey string // a template, see parseTemplate
+	Format     Format
+	Encoding   Encoding
 
 	key template // of RoutingKey
 }
@@ -27,8 +29,14 @@ type Route struct {
 // Format says what the body of a message looks like.
 type Format string
 
-// FormatJSON is the flat form, see appendJSON.
-const FormatJSON Format = "json"
+// The formats.
+const (
+	FormatJSON        Format = "json"        // flat, see appendJSON
+	FormatDebezium    Format = "debezium"    // see appendDebezium
+	FormatCloudEvents Format = "cloudevents" // binary: attributes are headers, the body is flat
+	FormatStructured  Format = "cloudevents_structured"
+	FormatRaw         Format = "raw" // of messages with a prefix: their content
+)
 
 // Operation returns the name of an operation, as in amqp.route and in {op}.
 func Operation(op decoder.Op) string {
@@ -41,6 +49,8 @@ func Operation(op decoder.Op) string {
 		return "delete"
 	case decoder.OpTruncate:
 		return "truncate"
+	case decoder.OpRead:
+		return "read"
 	}
 	return fmt.Sprintf("unknown operation %q", byte(op))
 }
@@ -50,7 +60,10 @@ func (r *Route) prepare() (err error) {
 	if r.key, err = parseTemplate(r.RoutingKey); err != nil {
 		return fmt.Errorf("route %d: routing_key: %w", r.ID, err)
 	}
-	if r.Format == FormatJSON {
+	switch {
+	case r.Prefix != "" && r.Format == FormatRaw:
+		return nil
+	case r.Prefix == "" && slices.Contains([]Format{FormatJSON, FormatDebezium, FormatCloudEvents, FormatStructured}, r.Format):
 		return nil
 	}
 	return fmt.Errorf("route %d: format %q is not known; a newer pgamqp may know it", r.ID, r.Format)
@@ -62,11 +75,17 @@ const ourSchema = "amqp"
 
 // matches tells whether a route is for a table.
 func (r *Route) matches(rel *decoder.Relation) bool {
-	return rel.Schema != ourSchema && glob(r.Schema, rel.Schema) && glob(r.Table, rel.Name)
+	return r.Prefix == "" && rel.Schema != ourSchema && glob(r.Schema, rel.Schema) && glob(r.Table, rel.Name)
 }
 
-// takes tells whether a route is for an operation.
-func (r *Route) takes(op decoder.Op) bool { return slices.Contains(r.Operations, Operation(op)) }
+// takes tells whether a route is for an operation. Whoever takes insertions takes the rows of a
+// snapshot, too.
+func (r *Route) takes(op decoder.Op) bool {
+	if op == decoder.OpRead {
+		op = decoder.OpInsert
+	}
+	return slices.Contains(r.Operations, Operation(op))
+}
 
 // glob matches a name with a pattern in which * stands for any characters.
 func glob(pattern, name string) bool {
@@ -100,7 +119,7 @@ type piece struct{ text, name string }
 // columnPlace begins the name of a place for the value of a column.
 const columnPlace = "column."
 
-// parseTemplate reads a routing key with {schema}, {table}, {op} and {column.NAME}.
+// parseTemplate reads a routing key with {schema}, {table}, {op} and {column.NAME}, or {prefix}.
 func parseTemplate(s string) (template, error) {
 	var t template
 	for s != "" {
@@ -119,8 +138,8 @@ func parseTemplate(s string) (template, error) {
 		switch {
 		case !closed:
 			return nil, fmt.Errorf("%q has a { without }", s)
-		case name != "schema" && name != "table" && name != "op" && (!isColumn || column == ""):
-			return nil, fmt.Errorf("{%s} is not known; there are {schema}, {table}, {op} and {column.NAME}", name)
+		case !slices.Contains([]string{"schema", "table", "op", "prefix"}, name) && (!isColumn || column == ""):
+			return nil, fmt.Errorf("{%s} is not known; there are {schema}, {table}, {op} and {column.NAME}, or {prefix}", name)
 		}
 		t = append(t, piece{name: name})
 		s = after
@@ -134,40 +153,45 @@ const (
 	maxKeyValue = 100
 )
 
-// fill makes the routing key of a change. Values that could be taken for something else in
-// a key are escaped, long ones cut.
-func (t template) fill(c *change) string {
-	var b strings.Builder
+// fill makes a routing key. value returns what stands in a place; what could be taken for
+// something else in a key is escaped, what is long is cut.
+func (t template) fill(value func(name string) string) string {
+	var room [maxKey]byte
+	b := room[:0]
 	for _, p := range t {
-		switch p.name {
-		case "":
-			b.WriteString(p.text)
-		case "schema":
-			b.WriteString(escapeKey(c.relation.Schema))
-		case "table":
-			b.WriteString(escapeKey(c.relation.Name))
-		case "op":
-			b.WriteString(c.operation)
-		default:
-			b.WriteString(escapeKey(c.keyValue(strings.TrimPrefix(p.name, columnPlace))))
+		if p.name == "" {
+			b = append(b, p.text...)
+		} else {
+			b = appendKey(b, value(p.name))
 		}
 	}
-	return cut(b.String(), maxKey)
+	return cut(string(b), maxKey)
 }
 
-// escapeKey writes what has a meaning in routing keys and bindings, and control characters,
+// place returns what stands in a place of a routing key.
+func (c *change) place(name string) string {
+	switch name {
+	case "schema":
+		return c.relation.Schema
+	case "table":
+		return c.relation.Name
+	case "op":
+		return c.operation
+	}
+	return c.keyValue(strings.TrimPrefix(name, columnPlace))
+}
+
+// appendKey writes what has a meaning in routing keys and bindings, and control characters,
 // as %XX, so that a value is one word.
-func escapeKey(s string) string {
-	s = cut(s, maxKeyValue)
-	var b strings.Builder
-	for _, c := range []byte(s) {
+func appendKey(dst []byte, s string) []byte {
+	for _, c := range []byte(cut(s, maxKeyValue)) {
 		if c <= ' ' || c == 0x7f || strings.IndexByte(".*#%", c) >= 0 {
-			fmt.Fprintf(&b, "%%%02X", c)
+			dst = fmt.Appendf(dst, "%%%02X", c)
 			continue
 		}
-		b.WriteByte(c)
+		dst = append(dst, c)
 	}
-	return b.String()
+	return dst
 }
 
 // cut returns the beginning of s that is no longer than n bytes, without half a character.

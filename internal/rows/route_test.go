@@ -56,13 +56,13 @@ func TestTemplatesAreFilled(t *testing.T) {
 			t.Errorf("%s: %v", x.template, err)
 			continue
 		}
-		if got := tmpl.fill(c); got != x.want {
+		if got := tmpl.fill(c.place); got != x.want {
 			t.Errorf("%s became %s, want %s", x.template, got, x.want)
 		}
 	}
 	c.after[1] = text(strings.Repeat("ü", 200))
 	tmpl, _ := parseTemplate("{column.note}.{column.note}.{column.note}")
-	if got := tmpl.fill(c); len(got) > maxKey || got != strings.Repeat(strings.Repeat("ü", 50)+".", 2)+strings.Repeat("ü", 26) {
+	if got := tmpl.fill(c.place); len(got) > maxKey || got != strings.Repeat(strings.Repeat("ü", 50)+".", 2)+strings.Repeat("ü", 26) {
 		t.Errorf("%d bytes: %s", len(got), got)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pglogrepl"
 
@@ -28,12 +29,23 @@ type Version struct {
 // why there are versions.
 type Router struct {
 	types  *Types
+	origin Origin
+	now    func() time.Time
 	routes []Route
-	tables map[*decoder.Relation][]*Route // which routes are for a table
+	tables map[*decoder.Relation]*table
 }
 
-// NewRouter returns a Router without routes.
-func NewRouter(types *Types) *Router { return &Router{types: types} }
+// table is what is known of a table as it was described once.
+type table struct {
+	routes []*Route // that are for it
+	types  []*Type  // of its columns; nil until they are needed
+}
+
+// NewRouter returns a Router without routes. now tells the time that formats have in which a
+// message says when it was made.
+func NewRouter(types *Types, origin Origin, now func() time.Time) *Router {
+	return &Router{types: types, origin: origin, now: now}
+}
 
 // Begin chooses the version that holds where a stream starts: the last one whose change lies
 // before. Those behind it are announced in the stream. versions are in the order of their
@@ -59,15 +71,14 @@ func (r *Router) Use(v Version) error {
 			return err
 		}
 	}
-	r.routes, r.tables = routes, make(map[*decoder.Relation][]*Route)
+	r.routes, r.tables = routes, make(map[*decoder.Relation]*table)
 	return nil
 }
 
-// routesOf returns the routes for a table.
-func (r *Router) routesOf(rel *decoder.Relation) []*Route {
-	found, known := r.tables[rel]
-	if known {
-		return found
+// table returns what is known of a table.
+func (r *Router) table(rel *decoder.Relation) *table {
+	if known := r.tables[rel]; known != nil {
+		return known
 	}
 	for old := range r.tables { // the table has been described anew
 		if old.OID == rel.OID {
@@ -75,47 +86,131 @@ func (r *Router) routesOf(rel *decoder.Relation) []*Route {
 			r.types.Forget()
 		}
 	}
+	t := &table{}
 	for i := range r.routes {
 		if r.routes[i].matches(rel) {
-			found = append(found, &r.routes[i])
+			t.routes = append(t.routes, &r.routes[i])
 		}
 	}
-	r.tables[rel] = found
-	return found
+	r.tables[rel] = t
+	return t
 }
 
-// Messages returns what a change becomes: a message for each route that it takes, none if it
-// takes none. It blocks while a type is looked up; an error is that of looking.
+// typesOf asks for the types of a table's columns, once.
+func (r *Router) typesOf(ctx context.Context, t *table, rel *decoder.Relation) ([]*Type, error) {
+	if t.types != nil || len(rel.Columns) == 0 {
+		return t.types, nil
+	}
+	types := make([]*Type, len(rel.Columns))
+	for i, column := range rel.Columns {
+		known, err := r.types.Of(ctx, column.Type)
+		if err != nil {
+			return nil, err
+		}
+		types[i] = known.withModifier(column.Modifier)
+	}
+	t.types = types
+	return types, nil
+}
+
+// Brokers returns those to which the rows of a table go now when a snapshot is taken.
+func (r *Router) Brokers(rel *decoder.Relation) []int32 {
+	var out []int32
+	for i := range r.routes {
+		if route := &r.routes[i]; route.matches(rel) && route.takes(decoder.OpRead) {
+			out = append(out, route.BrokerID)
+		}
+	}
+	return out
+}
+
+// Messages returns what a change, or a message with a prefix that is not ours, becomes: one for
+// each route that takes it, none if none does. It blocks while a type is looked up; an error
+// is that of looking.
 func (r *Router) Messages(ctx context.Context, m *decoder.Message) ([]decoder.Message, error) {
+	if m.Change == nil {
+		return r.foreign(m), nil
+	}
 	var c *change
 	var out []decoder.Message
-	for _, route := range r.routesOf(m.Change.Relation) {
+	t := r.table(m.Change.Relation)
+	for _, route := range t.routes {
 		if !route.takes(m.Change.Op) {
 			continue
 		}
 		if c == nil {
-			var err error
-			if c, err = r.types.read(ctx, m); err != nil {
+			types, err := r.typesOf(ctx, t, m.Change.Relation)
+			if err != nil {
 				return nil, err
 			}
+			c = newChange(m, types)
 		}
-		out = append(out, route.message(c))
+		out = r.appendMessages(out, route, c)
 	}
 	return out, nil
 }
 
-// message makes the message that a change becomes on a route.
-func (r *Route) message(c *change) decoder.Message {
-	m := *c.message
-	m.Change = nil
-	m.Prefix = decoder.Prefix
-	m.ID = m.ID + "-" + strconv.Itoa(int(r.ID))
-	e := decoder.Envelope{
-		Kind: decoder.KindPublish, BrokerID: r.BrokerID,
-		Exchange: r.Exchange, RoutingKey: r.key.fill(c),
-		ContentType: "application/json", Timestamp: strconv.FormatInt(m.CommitTime.Unix(), 10),
+// foreign returns the messages that one with a prefix becomes.
+func (r *Router) foreign(m *decoder.Message) (out []decoder.Message) {
+	for i := range r.routes {
+		route := &r.routes[i]
+		if route.Prefix == "" || !glob(route.Prefix, m.Prefix) {
+			continue
+		}
+		e := route.envelope(m)
+		e.ContentType, e.RoutingKey = "application/octet-stream", route.key.fill(func(string) string { return m.Prefix })
+		out = append(out, route.message(m, "", append(e.AppendHead(make([]byte, 0, 256+len(m.Content))), m.Content...)))
 	}
-	m.Content = e.AppendHead(make([]byte, 0, 256+2*c.message.Size()))
-	m.Content = r.Encoding.appendJSON(m.Content, c) // the only format so far
-	return m
+	return out
+}
+
+// appendMessages appends what a change becomes on a route: one message, or two where a format
+// knows no change of a key.
+func (r *Router) appendMessages(out []decoder.Message, route *Route, c *change) []decoder.Message {
+	m := c.message
+	e := route.envelope(m)
+	e.ContentType, e.RoutingKey = "application/json", route.key.fill(c.place)
+	room := func() []byte { return make([]byte, 0, 256+2*m.Size()) }
+	switch route.Format {
+	case FormatDebezium:
+		ops := c.debeziumOps()
+		for i := range len(ops) {
+			suffix := ""
+			if len(ops) > 1 && ops[i] == 'd' {
+				suffix = "-delete"
+			}
+			content := route.Encoding.appendDebezium(e.AppendHead(room()), c, ops[i], r.origin, r.now())
+			out = append(out, route.message(m, suffix, content))
+		}
+		return out
+	case FormatCloudEvents:
+		e.Headers = string(appendHeaders(nil, c.attributes(route.id(m), r.origin)))
+		return append(out, route.message(m, "", route.Encoding.appendJSON(e.AppendHead(room()), c)))
+	case FormatStructured:
+		e.ContentType = "application/cloudevents+json; charset=utf-8"
+		attributes := c.attributes(route.id(m), r.origin)
+		return append(out, route.message(m, "", route.Encoding.appendStructured(e.AppendHead(room()), c, attributes)))
+	default:
+		return append(out, route.message(m, "", route.Encoding.appendJSON(e.AppendHead(room()), c)))
+	}
+}
+
+// envelope returns where a message goes.
+func (r *Route) envelope(m *decoder.Message) decoder.Envelope {
+	e := decoder.Envelope{Kind: decoder.KindPublish, BrokerID: r.BrokerID, Exchange: r.Exchange}
+	if !m.CommitTime.IsZero() {
+		e.Timestamp = strconv.FormatInt(m.CommitTime.Unix(), 10)
+	}
+	return e
+}
+
+// id returns the identity of what m becomes on the route.
+func (r *Route) id(m *decoder.Message) string { return m.ID + "-" + strconv.Itoa(int(r.ID)) }
+
+// message makes the message that m becomes on the route.
+func (r *Route) message(m *decoder.Message, suffix string, content []byte) decoder.Message {
+	out := *m
+	out.Change, out.Prefix, out.Content = nil, decoder.Prefix, content
+	out.ID = r.id(m) + suffix
+	return out
 }

@@ -45,7 +45,7 @@ func TestStreamBeginsWithTheRoutesOfItsStart(t *testing.T) {
 		{0x501, "last"},
 		{0x1000, "last"},
 	} {
-		r := NewRouter(NewTypes(nil))
+		r := NewRouter(NewTypes(nil), Origin{}, time.Now)
 		if err := r.Begin(c.from, versions); err != nil {
 			t.Fatal(err)
 		}
@@ -94,7 +94,7 @@ func TestChangesAreWritten(t *testing.T) {
 		{decoder.Change{Op: decoder.OpTruncate, Cascade: true}, head + `truncate"` + tail + `"cascade":true,"restart_identity":false,"before":null,"after":null}`},
 	} {
 		c.change.Relation = rel
-		r := NewRouter(NewTypes(nil))
+		r := NewRouter(NewTypes(nil), Origin{}, time.Now)
 		if err := r.Use(Version{Routes: []Route{route(5, "{table}.{op}")}}); err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +121,7 @@ func TestChangesAreWritten(t *testing.T) {
 func TestEachRouteThatMatchesHasItsMessage(t *testing.T) {
 	inserts, elsewhere := route(2, "inserts"), route(3, "elsewhere")
 	inserts.Operations, elsewhere.Schema = []string{"insert"}, "other"
-	r := NewRouter(NewTypes(nil))
+	r := NewRouter(NewTypes(nil), Origin{}, time.Now)
 	if err := r.Use(Version{Routes: []Route{route(1, "all"), inserts, elsewhere}}); err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ func TestEachRouteThatMatchesHasItsMessage(t *testing.T) {
 
 // The daemon's own writing must not make it write more.
 func TestOurOwnTablesAreNeverRouted(t *testing.T) {
-	r := NewRouter(NewTypes(nil))
+	r := NewRouter(NewTypes(nil), Origin{}, time.Now)
 	all := route(1, "k")
 	all.Schema = "*"
 	if err := r.Use(Version{Routes: []Route{all}}); err != nil {
@@ -173,7 +173,7 @@ func TestTypesAreAskedForOnceUntilTheTableChanges(t *testing.T) {
 		}
 		asked++
 		return &Description{Kind: 'e'}, nil
-	}))
+	}), Origin{}, time.Now)
 	if err := r.Use(Version{Routes: []Route{route(1, "k")}}); err != nil {
 		t.Fatal(err)
 	}

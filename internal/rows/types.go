@@ -16,7 +16,14 @@ const (
 	KindNumeric
 	KindBytes
 	KindJSON
-	KindTimestamp // with time zone or without
+	KindDate
+	KindTime
+	KindTimeTZ
+	KindTimestamp
+	KindTimestampTZ
+	KindInterval
+	KindBit
+	KindVarbit
 	KindArray
 	KindComposite
 	KindHstore
@@ -25,6 +32,9 @@ const (
 // Type is what is known of a type of PostgreSQL. A domain is its base type.
 type Type struct {
 	Kind Kind
+	// Short says that a column's type modifier leaves so little that Debezium writes it in another
+	// way: a time of milliseconds, a single bit.
+	Short bool
 	// Elem is the type of an array's elements, Delimiter stands between them.
 	Elem      *Type
 	Delimiter byte
@@ -76,14 +86,14 @@ func builtin() map[uint32]*Type {
 		{KindText, 869, 1041}, // inet
 		{KindText, 1042, 1014},
 		{KindText, 1043, 1015},
-		{KindText, 1082, 1182}, // date
-		{KindText, 1083, 1183}, // time
+		{KindDate, 1082, 1182},
+		{KindTime, 1083, 1183},
 		{KindTimestamp, 1114, 1115},
-		{KindTimestamp, 1184, 1185},
-		{KindText, 1186, 1187}, // interval
-		{KindText, 1266, 1270}, // timetz
-		{KindText, 1560, 1561}, // bit
-		{KindText, 1562, 1563}, // varbit
+		{KindTimestampTZ, 1184, 1185},
+		{KindInterval, 1186, 1187},
+		{KindTimeTZ, 1266, 1270},
+		{KindBit, 1560, 1561},
+		{KindVarbit, 1562, 1563},
 		{KindNumeric, 1700, 1231},
 		{KindText, 2950, 2951}, // uuid
 		{KindText, 3220, 3221}, // pg_lsn
@@ -94,6 +104,25 @@ func builtin() map[uint32]*Type {
 		all[b.array] = &Type{Kind: KindArray, Elem: t, Delimiter: ','}
 	}
 	return all
+}
+
+// withModifier returns the type of a column with such a modifier (pg_attribute.atttypmod, -1 for
+// none).
+func (t *Type) withModifier(modifier int32) *Type {
+	short := *t
+	switch {
+	case t.Kind == KindArray:
+		elem := t.Elem.withModifier(modifier)
+		if elem == t.Elem {
+			return t
+		}
+		short.Elem = elem
+		return &short
+	case (t.Kind == KindTime || t.Kind == KindTimestamp) && modifier >= 0 && modifier <= 3, t.Kind == KindBit && modifier == 1:
+		short.Short = true
+		return &short
+	}
+	return t
 }
 
 // Description is a row of pg_type, as far as it matters, for Types.

@@ -15,6 +15,8 @@ type Encoding struct {
 	NumericAsNumber bool
 	// BytesAsHex writes bytea as hexadecimal digits; else it is base64.
 	BytesAsHex bool
+	// debezium writes times, bits, json and hstore as Debezium does.
+	debezium bool
 }
 
 // errText says that a text is not what its type says.
@@ -32,6 +34,11 @@ func (e Encoding) appendValue(dst []byte, t *Type, text []byte) []byte {
 
 // tryValue is appendValue; after an error what it has appended means nothing.
 func (e Encoding) tryValue(dst []byte, t *Type, text []byte) ([]byte, error) {
+	if e.debezium {
+		if out, known, err := appendDebezium(dst, t, text); known || err != nil {
+			return out, err
+		}
+	}
 	switch t.Kind {
 	case KindBool:
 		switch string(text) {
@@ -51,7 +58,7 @@ func (e Encoding) tryValue(dst []byte, t *Type, text []byte) ([]byte, error) {
 		return e.appendBytes(dst, text)
 	case KindJSON:
 		return append(dst, text...), nil
-	case KindTimestamp:
+	case KindTimestamp, KindTimestampTZ:
 		return appendTime(dst, text), nil
 	case KindArray:
 		return e.appendArray(dst, t, text)

@@ -72,8 +72,23 @@ select is((select committed::text from amqp.route_version order by announced lim
 update amqp.route_version set system_id = system_id + 1;
 select is((select array_agg(array[announced::text, committed::text, routes::text]) from amqp._route_versions()), array[array['0/1', '0/1', '[]']], 'versions of another system mean nothing here');
 
-select * from finish();
+-- Messages of other prefixes.
+select count(*) from t.take() \g /dev/null
+select amqp.route_prefix('app.*', 80, 'cdc') as prefix \gset
+select is((select array[message_prefix, schema_name, routing_key, format, operations::text] from amqp.route where route_id = :prefix),
+  array['app.*', null, '{prefix}', 'raw', '{message}'], 'a route for a prefix');
+select is((select string_agg(kind, '') from t.take()), 'r', 'the daemon is told of it, too');
+select t.refuses($$select amqp.route_prefix('amqp', 80, 'cdc')$$, '22023', 'that of amqp.publish', 'our own prefix');
+select t.refuses($$select amqp.route_prefix('app', 81, 'cdc')$$, '22023', 'broker 81 is not in amqp.broker', 'a missing broker for a prefix');
+select throws_ok($$select amqp.route_prefix('app', 80, 'cdc', '{table}')$$, '23514', null, 'a table in the key for a prefix');
+select throws_ok($$insert into amqp.route (broker_id, exchange) values (80, 'cdc')$$, '23514', null, 'a route for nothing');
+select throws_ok($$insert into amqp.route (broker_id, exchange, schema_name, table_name, message_prefix) values (80, 'cdc', 'a', 'b', 'c')$$, '23514', null, 'a route for both');
+select is(amqp.unroute(:prefix), true, 'it is ended');
+select lives_ok(format($$select amqp.route_table('public.t_full', 80, 'cdc', format => %L)$$, f), f) from unnest('{debezium,cloudevents,cloudevents_structured}'::text[]) f;
+select throws_ok($$select amqp.route_table('public.t_full', 80, 'cdc', format => 'raw')$$, '23514', null, 'a format for prefixes');
+
 drop view public.t_published;
 drop table public.t_orders, public.t_bare, public.t_full, public."T odd.name", public.t_unlogged;
 drop owned by t_other;
 drop role t_other;
+select * from finish();

@@ -1,0 +1,179 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/pgamqp/pgamqp/internal/testserver"
+)
+
+// snapshotLimit is for a table of some ten thousand rows.
+const snapshotLimit = 2 * time.Minute
+
+// copyOf applies messages about rows of a table with a key "id", in the order in which they came, as a
+// consumer would that keeps a copy: each message_id once, large values that are not told as
+// they were.
+func copyOf(t *testing.T, w *world, queue string) map[string]map[string]any {
+	t.Helper()
+	rows, seen := map[string]map[string]any{}, map[string]bool{}
+	for _, m := range w.received(1, queue) {
+		var r row
+		if err := json.Unmarshal(m.Body, &r); err != nil {
+			t.Fatal(err)
+		}
+		if seen[m.MessageId] {
+			continue
+		}
+		seen[m.MessageId] = true
+		id := fmt.Sprint(r.After["id"])
+		if r.Before != nil {
+			if old := fmt.Sprint(r.Before["id"]); r.After == nil || old != id {
+				if moved := rows[old]; moved != nil && r.After != nil {
+					rows[id] = moved
+				}
+				delete(rows, old)
+			}
+		}
+		if r.After == nil {
+			continue
+		}
+		for _, column := range r.Unchanged {
+			if had, known := rows[id][column]; known {
+				r.After[column] = had
+			}
+		}
+		rows[id] = r.After
+	}
+	return rows
+}
+
+// wantCopy compares such a copy with the table.
+func wantCopy(t *testing.T, w *world, table string, got map[string]map[string]any) {
+	t.Helper()
+	want := value[string](w, `select coalesce(jsonb_object_agg(x.id::text, to_jsonb(x)), '{}')::text from `+table+` x`)
+	var rows map[string]map[string]any
+	if err := json.Unmarshal([]byte(want), &rows); err != nil {
+		t.Fatal(err)
+	}
+	wrong := 0
+	for id, row := range rows {
+		if fmt.Sprint(got[id]) != fmt.Sprint(row) {
+			if wrong++; wrong <= 3 {
+				t.Errorf("row %s is %.200s in the copy, %.200s in the table", id, fmt.Sprint(got[id]), fmt.Sprint(row))
+			}
+		}
+	}
+	for id := range got {
+		if rows[id] == nil {
+			if wrong++; wrong <= 3 {
+				t.Errorf("row %s is in the copy, not in the table", id)
+			}
+		}
+	}
+	if wrong > 0 {
+		t.Errorf("%d of %d rows differ", wrong, len(rows))
+	}
+}
+
+// awaitSnapshots waits until all are over, and tells of one that failed.
+func (w *world) awaitSnapshots() {
+	w.t.Helper()
+	await(w.t, snapshotLimit, "the snapshots are done", func() bool {
+		return value[bool](w, `select not exists (select from amqp.snapshot where state in ('running', 'paused'))`)
+	})
+	if failed := value[string](w, `select coalesce(string_agg(table_name || ': ' || error, ', '), '') from amqp.snapshot where state = 'failed'`); failed != "" {
+		w.t.Errorf("failed: %s", failed)
+	}
+}
+
+func TestSnapshotSendsWhatATableHasAlready(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{})
+	w.queue(1, "q", "places", "parts")
+	w.script(
+		`create table public.orders (id int primary key, note text, price numeric(10,2))`,
+		`insert into public.orders select n, 'note ' || n, n / 100.0 from generate_series(1, 4500) n`,
+		// Without a key it is read in the order in which it lies on the disk.
+		`create table public."No Key" (id int, note text)`,
+		`alter table public."No Key" replica identity full`,
+		`insert into public."No Key" select n, repeat('x', 500) from generate_series(1, 6000) n`,
+		`create table public.parts (id int, name text, primary key (name, id)) partition by hash (id)`,
+		`create table public.parts_0 partition of public.parts for values with (modulus 2, remainder 0)`,
+		`create table public.parts_1 partition of public.parts for values with (modulus 2, remainder 1)`,
+		`insert into public.parts select n, 'p ''' || n % 7 from generate_series(1, 2500) n`,
+		`select amqp.route_table('public.orders', 1, '', 'q', numeric_as => 'number')`,
+		`select amqp.route_table('public."No Key"', 1, '', 'places')`,
+		`select amqp.route_table('public.parts', 1, '', 'parts')`,
+	)
+	w.start()
+	w.exec(`select amqp.snapshot('public.*')`)
+	w.awaitSnapshots()
+	w.waitDelivered()
+	for queue, table := range map[string]string{"q": "public.orders", "places": `public."No Key"`, "parts": "public.parts"} {
+		got := copyOf(t, w, queue)
+		if n := value[int](w, `select count(*)::int from `+table); len(got) != n {
+			t.Errorf("%s: %d rows came, want %d", table, len(got), n)
+		}
+		wantCopy(t, w, table, got)
+	}
+}
+
+// TestSnapshotAndChangesMakeACopy: rows change in all ways while they are read, by many at a time, and
+// the daemon is killed on the way.
+func TestSnapshotAndChangesMakeACopy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{})})
+	w.queue(1, "q")
+	const rows, kills = 30000, 5
+	w.script(
+		`create table public.t (id int primary key, n int not null default 0, big text)`,
+		`alter table public.t alter big set storage external`,
+		fmt.Sprintf(`insert into public.t select n, 0, case when n %% 50 = 0 then repeat(md5(n::text), 100) end from generate_series(1, %d) n`, rows),
+		`select amqp.route_table('public.t', 1, '', 'q')`,
+		`create procedure public.work(seed float) language plpgsql as $$
+			begin
+				perform setseed(seed);
+				for i in 1 .. 1000000 loop
+					exit when exists (select from public.over);
+					begin case (random() * 5)::int
+						when 0 then update public.t set n = n + 1 where id = 1 + (random() * `+fmt.Sprint(rows)+`)::int;
+						when 1 then update public.t set n = n + 1, big = repeat(md5(n::text), 90) where id = 50 * (random() * 600)::int;
+						when 2 then delete from public.t where id = 1 + (random() * `+fmt.Sprint(rows)+`)::int;
+						when 3 then insert into public.t values (1 + (random() * `+fmt.Sprint(rows)+`)::int, -1) on conflict do nothing;
+						when 4 then update public.t set n = n + 1 where id in (select 50 * (random() * 600)::int from generate_series(1, 20));
+						else update public.t set id = id + `+fmt.Sprint(rows)+`, n = n + 1 where id = 50 * (random() * 600)::int;
+					end case; exception when unique_violation or deadlock_detected then null; end;
+					commit;
+				end loop;
+			end $$`,
+		`create table public.over ()`,
+	)
+	d := w.start("--window-messages", "200")
+	w.exec(`select amqp.snapshot('public.t')`)
+	done := make(chan error, 3)
+	for i := range cap(done) {
+		conn := w.connect()
+		go func() {
+			_, err := conn.Exec(t.Context(), fmt.Sprintf(`call public.work(0.%d)`, i+1))
+			done <- err
+		}()
+	}
+	for i := range kills {
+		await(t, snapshotLimit, "some of it is read", func() bool {
+			return value[int](w, `select rows_read::int from amqp.snapshot`) > i*rows/(kills+2)
+		})
+		d.kill()
+		d = w.start("--window-messages", "200")
+	}
+	w.awaitSnapshots()
+	w.exec(`insert into public.over default values`)
+	for range cap(done) {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	w.waitDelivered()
+	wantCopy(t, w, "public.t", copyOf(t, w, "q"))
+}

@@ -1,0 +1,123 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Snapshot is a row of amqp.snapshot.
+type Snapshot struct {
+	ID            int32
+	Schema, Table string
+	State         string
+	// Chunk is how many chunks have their place in the stream, After where the next one begins; nil is
+	// the start.
+	Chunk                  int64
+	After                  []string
+	RowsRead, RowsExpected int64
+	// Error is why it does not go on, or has failed.
+	Error string
+}
+
+const snapshotQuery = `
+select s.snapshot_id, s.schema_name, s.table_name, s.state, s.chunk, s.after, s.rows_read, s.rows_expected, coalesce(s.error, '')
+  from amqp.snapshot s `
+
+func scanSnapshot(row pgx.Row) (s Snapshot, err error) {
+	return s, row.Scan(&s.ID, &s.Schema, &s.Table, &s.State, &s.Chunk, &s.After, &s.RowsRead, &s.RowsExpected, &s.Error)
+}
+
+// Snapshots returns those with such ids, all if there are none, oldest first.
+func Snapshots(ctx context.Context, conn *pgx.Conn, ids ...int32) ([]Snapshot, error) {
+	found, err := conn.Query(ctx, snapshotQuery+`where coalesce(cardinality($1::integer[]), 0) = 0 or s.snapshot_id = any ($1) order by s.snapshot_id`, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read amqp.snapshot: %w", err)
+	}
+	all, err := pgx.CollectRows(found, func(row pgx.CollectableRow) (Snapshot, error) { return scanSnapshot(row) })
+	if err != nil {
+		return nil, fmt.Errorf("read amqp.snapshot: %w", err)
+	}
+	return all, nil
+}
+
+// NextSnapshot returns the snapshot to go on with: the oldest that runs, one without an error if there
+// is any. It is nil if none runs.
+func NextSnapshot(ctx context.Context, conn *pgx.Conn) (*Snapshot, error) {
+	s, err := scanSnapshot(conn.QueryRow(ctx, snapshotQuery+`where s.state = 'running' order by s.error is not null, s.snapshot_id limit 1`))
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("read amqp.snapshot: %w", err)
+	}
+	return &s, nil
+}
+
+// AskForSnapshot asks for snapshots of tables, and returns their ids.
+func AskForSnapshot(ctx context.Context, conn *pgx.Conn, tables string) ([]int32, error) {
+	found, err := conn.Query(ctx, `select amqp.snapshot($1)`, tables)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(found, pgx.RowTo[int32])
+}
+
+// ControlSnapshot pauses, resumes or cancels a snapshot, by the name of the function that does, and
+// tells whether its state allowed that.
+func ControlSnapshot(ctx context.Context, conn *pgx.Conn, action string, id int32) (done bool, err error) {
+	query := `select amqp.` + pgx.Identifier{"snapshot_" + action}.Sanitize() + `($1)`
+	return done, conn.QueryRow(ctx, query, id).Scan(&done)
+}
+
+// PlaceChunk gives the next chunk of a snapshot its place in the stream, and notes that it has
+// one. false means that the snapshot has been stopped or set back meanwhile.
+func PlaceChunk(ctx context.Context, conn *pgx.Conn, s *Snapshot, c *ChunkRows, token string) (placed bool, err error) {
+	err = conn.QueryRow(ctx, `select amqp._snapshot_chunk($1, $2, $3, $4, $5, $6, $7)`,
+		s.ID, s.Chunk, s.After, c.After, len(c.Rows), c.End, token).Scan(&placed)
+	if err != nil {
+		return false, fmt.Errorf("place a chunk of snapshot %d: %w", s.ID, err)
+	}
+	return placed, nil
+}
+
+// SetSnapshotBack makes a snapshot go on with a chunk that it has passed, if it is not canceled.
+func SetSnapshotBack(ctx context.Context, conn *pgx.Conn, id int32, chunk int64, after []string, rows int64) error {
+	if _, err := conn.Exec(ctx, `select amqp._snapshot_back($1, $2, $3, $4)`, id, chunk, after, rows); err != nil {
+		return fmt.Errorf("set snapshot %d back: %w", id, err)
+	}
+	return nil
+}
+
+// SnapshotDone ends a snapshot with all its chunks, if it has not been stopped or set back meanwhile.
+func SnapshotDone(ctx context.Context, conn *pgx.Conn, id int32, chunks int64) error {
+	if _, err := conn.Exec(ctx, `select amqp._snapshot_done($1, $2)`, id, chunks); err != nil {
+		return fmt.Errorf("end snapshot %d: %w", id, err)
+	}
+	return nil
+}
+
+// SnapshotFails notes why a snapshot does not go on; final ends it.
+func SnapshotFails(ctx context.Context, conn *pgx.Conn, id int32, why string, final bool) error {
+	if _, err := conn.Exec(ctx, `select amqp._snapshot_fails($1, $2, $3)`, id, why, final); err != nil {
+		return fmt.Errorf("note why snapshot %d does not go on: %w", id, err)
+	}
+	return nil
+}
+
+// Writers returns the transactions that hold a lock of those who change rows of a table, or of its
+// partitions. A transaction keeps it until others see what it has done.
+func Writers(ctx context.Context, conn *pgx.Conn, oid uint32) ([]string, error) {
+	found, err := conn.Query(ctx, `
+		select distinct l.virtualtransaction from pg_catalog.pg_locks l
+		 where l.locktype = 'relation' and l.granted
+		   and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
+		   and l.mode in ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+		   and (l.relation = $1 or l.relation in (select p.relid from pg_catalog.pg_partition_tree($1) p(relid)))`, oid)
+	if err != nil {
+		return nil, fmt.Errorf("read pg_locks: %w", err)
+	}
+	return pgx.CollectRows(found, pgx.RowTo[string])
+}

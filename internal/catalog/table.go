@@ -1,0 +1,244 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgamqp/pgamqp/sql"
+)
+
+// Table is a published table, as a snapshot reads it.
+type Table struct {
+	OID          uint32
+	Schema, Name string
+	partitioned  bool
+	Columns      []TableColumn
+	filter       string      // the publication's; empty for none
+	order        []keyColumn // those of a unique index; empty: by ctid
+	file         uint32      // a table that was rewritten has another
+}
+
+// TableColumn is a published column, in the order of the stream.
+type TableColumn struct {
+	Name     string
+	Type     uint32
+	Modifier int32
+	Key      bool // of the replica identity
+}
+
+type keyColumn struct{ name, typ string }
+
+// ErrNotPublished means that a table is not there, or not in the publication.
+var ErrNotPublished = errors.New("the table is not there, or not published")
+
+// errNoOrder: there is nothing to read the table by, chunk by chunk.
+var errNoOrder = errors.New("a partitioned table that is published via its root needs a primary key for a snapshot")
+
+// ReadTable describes a table.
+func ReadTable(ctx context.Context, conn *pgx.Conn, publication, schema, name string) (*Table, error) {
+	t := &Table{Schema: schema, Name: name}
+	const table = `
+		select c.oid, c.relkind = 'p', coalesce(pg_catalog.pg_relation_filenode(c.oid), 0), coalesce(pg_catalog.to_jsonb(t) ->> 'rowfilter', '')
+		  from pg_catalog.pg_publication_tables t
+		  join pg_catalog.pg_namespace n on n.nspname = t.schemaname
+		  join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = t.tablename
+		 where t.pubname = $1 and t.schemaname = $2 and t.tablename = $3`
+	err := conn.QueryRow(ctx, table, publication, schema, name).Scan(&t.OID, &t.partitioned, &t.file, &t.filter)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, fmt.Errorf("%s.%s: %w", schema, name, ErrNotPublished)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read table %s.%s: %w", schema, name, err)
+	}
+	const columns = `
+		select a.attname::text, a.atttypid, a.atttypmod,
+		       case c.relreplident when 'f' then true when 'n' then false
+		         else exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and a.attnum = any (i.indkey::smallint[])
+		                        and case c.relreplident when 'i' then i.indisreplident else i.indisprimary end) end
+		  from pg_catalog.pg_publication_tables t, pg_catalog.pg_class c
+		  join pg_catalog.pg_attribute a on a.attrelid = c.oid
+		 where t.pubname = $1 and t.schemaname = $2 and t.tablename = $3 and c.oid = $4 and a.attnum > 0 and not a.attisdropped
+		   and case when pg_catalog.to_jsonb(t) ? 'attnames' then pg_catalog.to_jsonb(t) -> 'attnames' ? a.attname::text
+		         else a.attgenerated = '' end
+		 order by a.attnum`
+	found, err := conn.Query(ctx, columns, publication, schema, name, t.OID)
+	if err == nil {
+		t.Columns, err = pgx.CollectRows(found, func(row pgx.CollectableRow) (c TableColumn, err error) {
+			return c, row.Scan(&c.Name, &c.Type, &c.Modifier, &c.Key)
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the columns of table %s.%s: %w", schema, name, err)
+	}
+	const order = `
+		select a.attname::text, pg_catalog.format_type(a.atttypid, -1)
+		  from (select i.* from pg_catalog.pg_index i
+		         where i.indrelid = $1 and (i.indisprimary or i.indisreplident) and i.indisvalid
+		         order by i.indisprimary desc limit 1) i,
+		       pg_catalog.unnest(i.indkey::smallint[]) with ordinality k(attnum, n)
+		  join pg_catalog.pg_attribute a on a.attrelid = $1 and a.attnum = k.attnum
+		 where k.n <= i.indnkeyatts order by k.n`
+	if found, err = conn.Query(ctx, order, t.OID); err == nil {
+		t.order, err = pgx.CollectRows(found, func(row pgx.CollectableRow) (c keyColumn, err error) {
+			return c, row.Scan(&c.name, &c.typ)
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the key of table %s.%s: %w", schema, name, err)
+	}
+	if len(t.order) == 0 && t.partitioned {
+		return nil, fmt.Errorf("%s.%s: %w", schema, name, errNoOrder)
+	}
+	return t, nil
+}
+
+// ChunkRows is a part of a table.
+type ChunkRows struct {
+	Rows  [][][]byte // values as texts, nil for NULL, in the order of the table's columns
+	After []string   // where the next part begins; nil: where this one did
+	End   bool       // there are no more
+}
+
+// ChunkLimits bound a chunk. It ends with the row that reaches MaxBytes.
+type ChunkLimits struct{ MaxRows, MaxBytes int }
+
+// blocks is how many blocks a chunk covers of a table that is read by ctid; its rows have to
+// be sorted, so it is bounded.
+const blocks = 256
+
+// ReadChunk reads the part of a table behind a place, with one snapshot of the server. shown is told
+// which, as text, and says whether that will do; ReadChunk returns nil if not. Values are as
+// output functions write them, by the settings of the connection.
+func (t *Table) ReadChunk(ctx context.Context, conn *pgconn.PgConn, after []string, limits ChunkLimits, shown func(string) (bool, error)) (_ *ChunkRows, err error) {
+	// The lock comes first: a snapshot from before a rewrite of the table would show it empty.
+	begin := `begin isolation level repeatable read read only; set local lock_timeout = '5s'; lock table ` + t.from() +
+		` in access share mode; select pg_catalog.pg_current_snapshot()::text`
+	if !t.partitioned {
+		begin += `, pg_catalog.pg_relation_filenode(` + strconv.FormatUint(uint64(t.OID), 10) + `), pg_catalog.pg_relation_size(` +
+			strconv.FormatUint(uint64(t.OID), 10) + `) / pg_catalog.current_setting('block_size')::bigint`
+	}
+	defer func() {
+		if _, e := conn.Exec(context.WithoutCancel(ctx), `rollback`).ReadAll(); err == nil && e != nil {
+			err = fmt.Errorf("end the reading of %s.%s: %w", t.Schema, t.Name, e)
+		}
+	}()
+	results, err := conn.Exec(ctx, begin).ReadAll()
+	if err != nil {
+		return nil, fmt.Errorf("begin to read %s.%s: %w", t.Schema, t.Name, err)
+	}
+	state := results[len(results)-1].Rows[0]
+	if ok, err := shown(string(state[0])); err != nil || !ok {
+		return nil, err
+	}
+	if len(t.order) > 0 {
+		return t.readByKey(ctx, conn, after, limits)
+	}
+	size, err := strconv.ParseInt(string(state[2]), 10, 64)
+	if err != nil {
+		return nil, err
+	}
+	return t.readByPlace(ctx, conn, after, limits, string(state[1]), size)
+}
+
+func (t *Table) readByKey(ctx context.Context, conn *pgconn.PgConn, after []string, limits ChunkLimits) (*ChunkRows, error) {
+	names, values := make([]string, len(t.order)), make([]string, len(after))
+	for i, k := range t.order {
+		names[i] = "pgamqp_row." + pgx.Identifier{k.name}.Sanitize()
+		if i < len(after) {
+			values[i] = sql.Literal(after[i]) + "::" + k.typ
+		}
+	}
+	where := "true"
+	if after != nil {
+		if len(after) != len(t.order) {
+			return nil, fmt.Errorf("the key of %s.%s has changed since its snapshot began: cancel it and ask for another one", t.Schema, t.Name)
+		}
+		where = "(" + strings.Join(names, ", ") + ") > (" + strings.Join(values, ", ") + ")"
+	}
+	keys := strings.Join(names, "::text, ") + "::text"
+	out, exhausted, err := t.read(ctx, conn, keys, where, strings.Join(names, ", "), limits, len(t.order))
+	if err == nil {
+		out.End = exhausted && len(out.Rows) < limits.MaxRows
+	}
+	return out, err
+}
+
+// readByPlace reads by ctid, whose order is that of the table on disk. Rows that move behind what was
+// read already are in the stream.
+func (t *Table) readByPlace(ctx context.Context, conn *pgconn.PgConn, after []string, limits ChunkLimits, file string, size int64) (*ChunkRows, error) {
+	from := "(0,0)"
+	if len(after) == 2 && after[1] == file { // else it was rewritten: all places are others
+		from = after[0]
+	}
+	var block, item int64
+	if _, err := fmt.Sscanf(from, "(%d,%d)", &block, &item); err != nil {
+		return nil, fmt.Errorf("read the place %q in %s.%s: %w", from, t.Schema, t.Name, err)
+	}
+	to := fmt.Sprintf("(%d,0)", block+blocks)
+	where := "ctid > " + sql.Literal(from) + "::tid and ctid < " + sql.Literal(to) + "::tid"
+	out, exhausted, err := t.read(ctx, conn, "ctid::text", where, "pgamqp_row.ctid", limits, 1)
+	if err != nil {
+		return nil, err
+	}
+	if exhausted && len(out.Rows) < limits.MaxRows {
+		out.After, out.End = []string{to}, block+blocks >= size
+	}
+	out.After = append(out.After, file)
+	return out, nil
+}
+
+// read fetches rows by a cursor until it has enough. exhausted says that the query has no more.
+func (t *Table) read(ctx context.Context, conn *pgconn.PgConn, keys, where, order string, limits ChunkLimits, keyColumns int) (out *ChunkRows, exhausted bool, err error) {
+	columns := make([]string, len(t.Columns))
+	for i, c := range t.Columns {
+		columns[i] = pgx.Identifier{c.Name}.Sanitize() + ", "
+	}
+	if t.filter != "" {
+		where = "(" + t.filter + ") and " + where
+	}
+	query := fmt.Sprintf("declare pgamqp_chunk no scroll cursor for select %s%s from %s pgamqp_row where %s order by %s limit %d",
+		strings.Join(columns, ""), keys, t.from(), where, order, limits.MaxRows)
+	if _, err = conn.Exec(ctx, query).ReadAll(); err != nil {
+		return nil, false, fmt.Errorf("read %s.%s: %w", t.Schema, t.Name, err)
+	}
+	out = &ChunkRows{}
+	bytes := 0
+	for fetch := 1; len(out.Rows) < limits.MaxRows && bytes < limits.MaxBytes; {
+		results, err := conn.Exec(ctx, "fetch "+strconv.Itoa(fetch)+" from pgamqp_chunk").ReadAll()
+		if err != nil {
+			return nil, false, fmt.Errorf("read %s.%s: %w", t.Schema, t.Name, err)
+		}
+		rows := results[0].Rows
+		for _, row := range rows {
+			for _, value := range row {
+				bytes += len(value)
+			}
+			out.Rows = append(out.Rows, row[:len(t.Columns)])
+			out.After = out.After[:0]
+			for _, key := range row[len(row)-keyColumns:] {
+				out.After = append(out.After, string(key))
+			}
+		}
+		if len(rows) < fetch {
+			return out, true, nil
+		}
+		// As many as fit, if they are like those so far, of which there should be some for that.
+		fetch = max(1, min(limits.MaxRows-len(out.Rows), 4*len(out.Rows), (limits.MaxBytes-bytes)/(bytes/len(out.Rows)+1)))
+	}
+	return out, false, nil
+}
+
+// from is the table for FROM and LOCK. What inherits from it is published under its own name.
+func (t *Table) from() string {
+	name := pgx.Identifier{t.Schema, t.Name}.Sanitize()
+	if t.partitioned {
+		return name
+	}
+	return "only " + name
+}

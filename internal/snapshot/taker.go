@@ -1,0 +1,260 @@
+package snapshot
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgamqp/pgamqp/decoder"
+	"github.com/pgamqp/pgamqp/internal/backoff"
+	"github.com/pgamqp/pgamqp/internal/catalog"
+	"github.com/pgamqp/pgamqp/metrics"
+)
+
+// Config is what a Taker needs.
+type Config struct {
+	// Ask runs a function with a connection whose settings make texts of values as the stream does.
+	Ask         func(context.Context, func(context.Context, *pgx.Conn) error) error
+	Publication string
+	Tracker     *Tracker
+	Metrics     *metrics.Snapshot
+}
+
+// Taker takes the snapshots that amqp.snapshot asks for, one after the other. It works while a main
+// stream does.
+type Taker struct {
+	cfg   Config
+	log   *slog.Logger
+	token string        // begins the tokens of this process
+	wake  chan struct{} // capacity 1: there may be something to do
+}
+
+// New makes a Taker; Run does the work.
+func New(cfg Config, log *slog.Logger) *Taker {
+	return &Taker{cfg: cfg, log: log, token: rand.Text(), wake: make(chan struct{}, 1)}
+}
+
+// Wake makes it look at amqp.snapshot again.
+func (t *Taker) Wake() {
+	select {
+	case t.wake <- struct{}{}:
+	default: // it will
+	}
+}
+
+// limits of a chunk, which is in memory three times: as it was read, as messages, and in the windows.
+func limits() catalog.ChunkLimits { return catalog.ChunkLimits{MaxRows: 2000, MaxBytes: 1 << 20} }
+
+// Run takes snapshots until ctx ends.
+func (t *Taker) Run(ctx context.Context) {
+	wait := backoff.New(100*time.Millisecond, 10*time.Second)
+	var failures backoff.Repeats
+	for ctx.Err() == nil {
+		s, err := t.next(ctx)
+		if err == nil && s == nil {
+			select {
+			case <-t.wake:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		if err == nil {
+			err = t.take(ctx, s)
+		}
+		if err == nil {
+			wait.Reset()
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if s != nil {
+			t.fails(ctx, s, err)
+		}
+		if failures.Worth(err.Error(), time.Now()) {
+			t.log.Warn("a snapshot does not go on, trying again", slog.Any("error", err))
+		}
+		select {
+		case <-time.After(wait.Next()):
+		case <-t.wake:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (t *Taker) next(ctx context.Context) (s *catalog.Snapshot, err error) {
+	err = t.cfg.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		s, err = catalog.NextSnapshot(ctx, conn)
+		return err
+	})
+	return s, err
+}
+
+// fails notes why a snapshot does not go on, and ends it if trying again is no use.
+func (t *Taker) fails(ctx context.Context, s *catalog.Snapshot, why error) {
+	final := errors.Is(why, errFinal) || errors.Is(why, catalog.ErrNotPublished)
+	if refused, ok := errors.AsType[*pgconn.PgError](why); ok && refused.Code == "42501" {
+		final, why = true, fmt.Errorf("%w: grant select on the table to the daemon's role, then amqp.snapshot_resume(%d)", why, s.ID)
+	}
+	err := t.cfg.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return catalog.SnapshotFails(ctx, conn, s.ID, why.Error(), final)
+	})
+	if err != nil && ctx.Err() == nil {
+		t.log.Warn("cannot note why a snapshot does not go on", slog.Any("error", err))
+	}
+}
+
+var (
+	errFinal = errors.New("the snapshot ends here")
+	// errUnrouted: all routes of the table have ended meanwhile.
+	errUnrouted = fmt.Errorf("no route takes rows of the table any more: %w", errFinal)
+	// errDetached: the broker gets its messages from a slot of its own, which knows nothing of the
+	// rows that this process has read.
+	errDetached = errors.New("a broker that its rows go to is detached; it goes on when that is back")
+)
+
+// take goes on with a snapshot until it is over, or was stopped or set back.
+func (t *Taker) take(ctx context.Context, s *catalog.Snapshot) error {
+	table, err := t.table(ctx, s)
+	if err != nil {
+		return err
+	}
+	t.cfg.Tracker.watch(s.Schema, s.Table)
+	defer t.cfg.Tracker.watch("", "")
+	t.cfg.Metrics.Running.Set(1)
+	defer t.cfg.Metrics.Running.Set(0)
+	t.log.Info("a snapshot goes on", slog.Int("snapshot", int(s.ID)), slog.String("table", s.Schema+"."+s.Table), slog.Int64("chunk", s.Chunk))
+	if err := t.awaitWriters(ctx, table.OID); err != nil {
+		return err
+	}
+	rel := relationOf(table)
+	for {
+		chunk := t.cfg.Tracker.begin(t.token, rel)
+		rows, placed, err := t.read(ctx, s, table, chunk)
+		if err != nil || !placed {
+			return err
+		}
+		var outcome Outcome
+		select {
+		case outcome = <-chunk.settled:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		s.Chunk++
+		if rows.After != nil {
+			s.After = rows.After
+		}
+		switch {
+		case outcome == Again:
+			return nil
+		case outcome == Detached:
+			return errDetached
+		case outcome == Unrouted:
+			return errUnrouted
+		case rows.End:
+			t.log.Info("a snapshot is done", slog.Int("snapshot", int(s.ID)), slog.Int64("chunks", s.Chunk))
+			return t.cfg.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+				return catalog.SnapshotDone(ctx, conn, s.ID, s.Chunk)
+			})
+		}
+	}
+}
+
+func (t *Taker) table(ctx context.Context, s *catalog.Snapshot) (table *catalog.Table, err error) {
+	err = t.cfg.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		table, err = catalog.ReadTable(ctx, conn, t.cfg.Publication, s.Schema, s.Table)
+		return err
+	})
+	return table, err
+}
+
+// relationOf is the table as the stream would describe it, but for its OID.
+func relationOf(table *catalog.Table) *decoder.Relation {
+	rel := &decoder.Relation{Schema: table.Schema, Name: table.Name}
+	for _, c := range table.Columns {
+		rel.Columns = append(rel.Columns, decoder.Column{Name: c.Name, Key: c.Key, Type: c.Type, Modifier: c.Modifier})
+	}
+	return rel
+}
+
+// awaitWriters waits for the transactions that write to the table now: the stream may have delivered
+// them already although nobody sees what they did. From then on the Tracker knows better, as it
+// has followed the stream meanwhile.
+func (t *Taker) awaitWriters(ctx context.Context, oid uint32) error {
+	wait := backoff.New(5*time.Millisecond, time.Second)
+	var first []string
+	for look := 0; ; look++ {
+		var writers []string
+		err := t.cfg.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+			writers, err = catalog.Writers(ctx, conn, oid)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if look == 0 {
+			first = writers
+		}
+		if !slices.ContainsFunc(first, func(one string) bool { return slices.Contains(writers, one) }) {
+			return nil
+		}
+		if err := wait.Wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// read fills a chunk and gives it its place. false means that the snapshot was stopped or set back.
+func (t *Taker) read(ctx context.Context, s *catalog.Snapshot, table *catalog.Table, chunk *Chunk) (rows *catalog.ChunkRows, placed bool, err error) {
+	shown := func(text string) (bool, error) {
+		v, err := parseVisibility(text)
+		return err == nil && t.cfg.Tracker.shown(chunk, v), err
+	}
+	err = t.cfg.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		wait := backoff.New(time.Millisecond, 100*time.Millisecond)
+		for {
+			var err error
+			chunk.At = time.Now()
+			rows, err = table.ReadChunk(ctx, conn.PgConn(), s.After, limits(), shown)
+			if err != nil {
+				return err
+			}
+			if rows != nil {
+				break
+			}
+			if err := wait.Wait(ctx); err != nil {
+				return err
+			}
+		}
+		if err := t.cfg.Tracker.fill(chunk, tuples(rows)); err != nil {
+			return err
+		}
+		placed, err = catalog.PlaceChunk(ctx, conn, s, rows, chunk.token)
+		return err
+	})
+	return rows, placed, err
+}
+
+// tuples are rows as frames have them.
+func tuples(rows *catalog.ChunkRows) []decoder.Tuple {
+	out := make([]decoder.Tuple, 0, len(rows.Rows))
+	for _, row := range rows.Rows {
+		t := decoder.Tuple{}
+		for _, text := range row {
+			if text == nil {
+				t = t.AppendValue(decoder.Value{State: decoder.Null})
+			} else {
+				t = t.AppendValue(decoder.Value{State: decoder.Text, Text: text})
+			}
+		}
+		out = append(out, t)
+	}
+	return out
+}
