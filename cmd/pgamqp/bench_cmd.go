@@ -25,6 +25,7 @@ limits them. Every figure stands beside its limit, measured in the same run:
   flat      cost of a message over sizes of the backlog and exchanges
   memory    the daemon's largest resident set, with large bodies too
   sweep     throughput and confirms over windows and sizes of transactions
+  rows      delivery of changes of rows, against a loop that only publishes
 
 Without URLs it starts private servers on free ports of 127.0.0.1. With them it
 makes databases, a queue and exchanges there, named pgamqp_bench_..., and removes
@@ -79,6 +80,7 @@ func newBenchCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&o.Sections, "section", bench.DefaultSections(), "what to measure: `list` of "+strings.Join(bench.SectionNames(), ", "))
+	f.StringSliceVar(&o.Cases, "case", nil, "measure only cases whose names have one of a `list` of texts in them, and what they are compared with")
 	f.IntVar(&o.Messages, "messages", 100_000, "`number` of messages in a backlog")
 	f.IntVar(&o.Runs, "runs", 3, "`number` of times that each case is measured")
 	f.IntVar(&o.Body, "body", 200, "size of a message in `bytes`")

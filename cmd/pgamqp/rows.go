@@ -35,6 +35,9 @@ func (r *routing) Messages(ctx context.Context, m *decoder.Message) (out []decod
 	if r.own == 0 && m.Change != nil {
 		r.d.tracker.Changed(m)
 	}
+	if out, err = r.router.Messages(ctx, m); err == nil {
+		return out, nil
+	}
 	err = r.d.untilDone(ctx, "the types of their columns", func() error {
 		out, err = r.router.Messages(ctx, m)
 		return err

@@ -29,6 +29,8 @@ type content struct {
 	Body          int // bytes
 	AllProperties bool
 	User          string // of the broker: the only one that user_id may name
+	// Row is the format in which a row of a table becomes the message; empty for one of amqp.publish.
+	Row string
 }
 
 func (w *world) content() content {
@@ -51,6 +53,11 @@ func (b *backlog) fill(ctx context.Context, conn *pgx.Conn, c content, perTransa
 		perTransaction = b.messages
 	}
 	var from, until string
+	if c.Row != "" {
+		if err := c.routeRows(ctx, conn, b.to); err != nil {
+			return err
+		}
+	}
 	err := conn.QueryRow(ctx, `select lsn::text from pg_create_logical_replication_slot($1, 'pgoutput')`, b.slot).Scan(&from)
 	if err != nil {
 		return fmt.Errorf("create slot %s: %w", b.slot, err)
@@ -79,6 +86,9 @@ func (w *world) newName(what string) string {
 // loop publishes inside the server: no client is as fast. The position is taken behind the last
 // message and before its transaction's end.
 func (c content) loop(messages, perTransaction int, to destination) string {
+	if c.Row != "" {
+		return insertLoop(messages, perTransaction)
+	}
 	exchanges := "''"
 	if len(to.Exchanges) > 0 {
 		exchanges = quote(strings.Join(to.Exchanges, ","))
@@ -113,6 +123,9 @@ const messageID = "7300000000000000000-1-0/1A2B3C4D"
 // publishing is the same message as arguments makes, for a publisher without PostgreSQL.
 func (c content) publishing() amqp.Publishing {
 	p := amqp.Publishing{DeliveryMode: amqp.Persistent, MessageId: messageID, Body: []byte(strings.Repeat("x", c.Body))}
+	if c.Row != "" {
+		p.ContentType, p.Timestamp, p.Body = "application/json", time.Unix(1700000000, 0), []byte(rowMessage)
+	}
 	if c.AllProperties {
 		p.ContentType, p.ContentEncoding, p.CorrelationId, p.ReplyTo = "text/plain", "utf-8", "order-4711", "replies"
 		p.Expiration, p.Type, p.AppId, p.UserId, p.Priority = "86400000", "order.created", "shop", c.User, 5

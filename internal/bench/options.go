@@ -25,6 +25,8 @@ type Options struct {
 	PostgresVersion, RabbitMQVersion int
 
 	Sections []string
+	// Cases are parts of the names of cases; others are left out, but for what they are compared with.
+	Cases []string
 	// Runs is how often each case is measured.
 	Runs int
 	// Messages is the size of a backlog; Body that of a message in bytes.
@@ -56,7 +58,7 @@ type Options struct {
 
 // SectionNames lists what can be measured, in the order in which it is.
 func SectionNames() []string {
-	return []string{"delivery", "reading", "latency", "sql", "tps", "flat", "memory", "sweep"}
+	return []string{"delivery", "reading", "latency", "sql", "tps", "flat", "memory", "sweep", "rows"}
 }
 
 // DefaultSections are those that answer the usual questions.
@@ -64,6 +66,11 @@ func DefaultSections() []string { return []string{"delivery", "reading", "latenc
 
 // queueTypes lists what x-queue-type may say.
 func queueTypes() []string { return []string{"classic", "quorum", "stream"} }
+
+// wants tells whether a case is one of those that were asked for.
+func (o *Options) wants(name string) bool {
+	return slices.ContainsFunc(o.Cases, func(part string) bool { return strings.Contains(name, part) })
+}
 
 func (o *Options) check() error {
 	var errs []error

@@ -38,6 +38,13 @@ func (w *world) sections() []Section {
 			out = append(out, w.memorySection())
 		case "sweep":
 			out = append(out, w.sweepSection())
+		case "rows":
+			out = append(out, w.rowsSection())
+		}
+	}
+	if len(w.options.Cases) > 0 {
+		for i := range out {
+			out[i].Cases = slices.DeleteFunc(out[i].Cases, func(c Case) bool { return c.Base != "" && !w.options.wants(c.Name) })
 		}
 	}
 	return out
@@ -115,24 +122,12 @@ func (w *world) deliverySection() Section {
 			{queue + ": the same, without message_id", task{Confirm: true, Gather: true, BodyOnly: true}},
 			{queue + ": without confirms", task{Gather: true}},
 		} {
-			c := Case{Name: limit.name, Base: base, Run: func(ctx context.Context) (Sample, error) {
-				t := limit.task
-				t.Kind, t.Target, t.To, t.Content = "publish", w.target(), to, w.content()
-				t.Window, t.Messages = ceilingWindow, w.options.Messages
-				if err := w.reset(to); err != nil {
-					return nil, err
-				}
-				w.settle(ctx)
-				s, err := w.work(ctx, &t)
-				if err != nil || !t.Confirm { // a quorum queue may lose what it has not confirmed
-					return s, err
-				}
-				return s, w.expect(ctx, to, t.Messages)
-			}}
-			if c.Name == base {
-				c.Base = ""
+			limit.task.Content = w.content()
+			against := base
+			if limit.name == base {
+				against = ""
 			}
-			s.Cases = append(s.Cases, c)
+			s.Cases = append(s.Cases, w.publishCase(limit.name, against, to, limit.task))
 		}
 		for i, n := range w.options.Transactions {
 			for name, program := range w.programs() {
@@ -144,6 +139,22 @@ func (w *world) deliverySection() Section {
 		}
 	}
 	return stock.with(s)
+}
+
+// publishCase is a loop that does nothing but publish the task's content.
+func (w *world) publishCase(name, base string, to destination, t task) Case {
+	t.Kind, t.Target, t.To, t.Window, t.Messages = "publish", w.target(), to, ceilingWindow, w.options.Messages
+	return Case{Name: name, Base: base, Run: func(ctx context.Context) (Sample, error) {
+		if err := w.reset(to); err != nil {
+			return nil, err
+		}
+		w.settle(ctx)
+		s, err := w.work(ctx, &t)
+		if err != nil || !t.Confirm { // a quorum queue may lose what it has not confirmed
+			return s, err
+		}
+		return s, w.expect(ctx, to, t.Messages)
+	}}
 }
 
 // programs yields what delivers: pgamqp, and another one if that was given.

@@ -17,6 +17,8 @@ type change struct {
 	before, after []value
 	// unchanged says that after has values that are not known.
 	unchanged bool
+
+	room [2][]value // of before and after, for the next change
 }
 
 // value is one of a row.
@@ -25,30 +27,31 @@ type value struct {
 	absent bool
 }
 
-// newChange takes a change apart. types are those of the table's columns.
-func newChange(m *decoder.Message, types []*Type) *change {
+// set takes a change apart. types are those of the table's columns. What c had room for before is
+// used again.
+func (c *change) set(m *decoder.Message, types []*Type) {
 	d := m.Change
-	c := &change{message: m, relation: d.Relation, operation: Operation(d.Op), types: types}
+	*c = change{message: m, relation: d.Relation, operation: Operation(d.Op), types: types, room: c.room}
 	if d.Old != nil {
-		c.before = values(d.Old)
+		c.before = c.values(d.Old, 0)
 		for i := range c.before {
 			c.before[i].absent = d.KeyOnly && !d.Relation.Columns[i].Key
 		}
 	}
 	if d.New != nil {
-		c.after = values(d.New)
+		c.after = c.values(d.New, 1)
 		c.fillUnchanged()
 	}
-	return c
 }
 
-func values(t decoder.Tuple) []value {
+// values reads a row into one of two places.
+func (c *change) values(t decoder.Tuple, place int) []value {
 	var room [32]decoder.Value
-	all := t.Values(room[:0])
-	out := make([]value, len(all))
-	for i, v := range all {
-		out[i].Value = v
+	out := c.room[place][:0]
+	for _, v := range t.Values(room[:0]) {
+		out = append(out, value{Value: v})
 	}
+	c.room[place] = out
 	return out
 }
 
@@ -84,8 +87,8 @@ func (c *change) keyValue(column string) string {
 	return "null"
 }
 
-// commitTime is when the transaction was committed, with the microseconds that PostgreSQL
-// knows.
-func (c *change) commitTime() string {
-	return c.message.CommitTime.UTC().Format(time.RFC3339Nano)
+// appendCommitTime appends when the transaction was committed, with the microseconds that
+// PostgreSQL knows.
+func (c *change) appendCommitTime(dst []byte) []byte {
+	return c.message.CommitTime.UTC().AppendFormat(dst, time.RFC3339Nano)
 }

@@ -23,7 +23,7 @@ func (c *change) attributes(id string, from Origin) []attribute {
 		{"source", "/pgamqp/" + url.PathEscape(from.Name) + "/" + url.PathEscape(from.Database)},
 		{"type", "pgamqp.row." + c.operation},
 		{"subject", c.relation.Schema + "." + c.relation.Name},
-		{"time", c.commitTime()},
+		{"time", string(c.appendCommitTime(nil))},
 		{"sequence", fmt.Sprintf("%016X-%010d", uint64(position.Unit), m.Change.Ordinal)},
 	}
 }

@@ -55,15 +55,21 @@ func formatsOf() map[Format]Route {
 	return all
 }
 
-// written is what a change becomes on a route.
-func written(t *testing.T, r Route, m *decoder.Message) []decoder.Message {
-	t.Helper()
+// routerOf is a Router with one route.
+func routerOf(tb testing.TB, r Route) *Router {
+	tb.Helper()
 	now := time.Unix(1700000001, 234567890)
 	router := NewRouter(NewTypes(nil), Origin{Version: "1.0", Name: "pgamqp", Database: "shop"}, func() time.Time { return now })
 	if err := router.Use(Version{Routes: []Route{r}}); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	out, err := router.Messages(t.Context(), m)
+	return router
+}
+
+// written is what a change becomes on a route.
+func written(t *testing.T, r Route, m *decoder.Message) []decoder.Message {
+	t.Helper()
+	out, err := routerOf(t, r).Messages(t.Context(), m)
 	if err != nil {
 		t.Fatal(err)
 	}

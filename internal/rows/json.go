@@ -19,7 +19,7 @@ func (e Encoding) appendJSON(dst []byte, c *change) []byte {
 	dst = append(append(append(dst, `,"op":"`...), c.operation...), '"')
 	dst = append(append(append(dst, `,"lsn":"`...), c.message.LSN.String()...), '"')
 	dst = strconv.AppendUint(append(dst, `,"xid":`...), uint64(c.message.XID), 10)
-	dst = append(append(append(dst, `,"commit_time":"`...), c.commitTime()...), '"')
+	dst = append(c.appendCommitTime(append(dst, `,"commit_time":"`...)), '"')
 	if d := c.message.Change; d.Op == decoder.OpTruncate {
 		dst = strconv.AppendBool(append(dst, `,"cascade":`...), d.Cascade)
 		dst = strconv.AppendBool(append(dst, `,"restart_identity":`...), d.RestartIdentity)

@@ -33,6 +33,9 @@ type Router struct {
 	now    func() time.Time
 	routes []Route
 	tables map[*decoder.Relation]*table
+
+	change change            // the one at hand
+	out    []decoder.Message // and its messages
 }
 
 // table is what is known of a table as it was described once.
@@ -125,14 +128,15 @@ func (r *Router) Brokers(rel *decoder.Relation) []int32 {
 }
 
 // Messages returns what a change, or a message with a prefix that is not ours, becomes: one for
-// each route that takes it, none if none does. It blocks while a type is looked up; an error
-// is that of looking.
+// each route that takes it, none if none does; they hold until the next call. It blocks while a type
+// is looked up; an error is that of looking.
 func (r *Router) Messages(ctx context.Context, m *decoder.Message) ([]decoder.Message, error) {
 	if m.Change == nil {
 		return r.foreign(m), nil
 	}
 	var c *change
-	var out []decoder.Message
+	clear(r.out)
+	out := r.out[:0]
 	t := r.table(m.Change.Relation)
 	for _, route := range t.routes {
 		if !route.takes(m.Change.Op) {
@@ -143,10 +147,12 @@ func (r *Router) Messages(ctx context.Context, m *decoder.Message) ([]decoder.Me
 			if err != nil {
 				return nil, err
 			}
-			c = newChange(m, types)
+			c = &r.change
+			c.set(m, types)
 		}
 		out = r.appendMessages(out, route, c)
 	}
+	r.out = out
 	return out, nil
 }
 
