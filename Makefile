@@ -40,6 +40,10 @@ build: ## build bin/pgamqp
 demo: setup-demo build ## install what is missing, start private servers, send messages through pgamqp
 	bin/pgamqp demo $(DEMO_ARGS)
 
+.PHONY: demo-rows
+demo-rows: setup-demo build ## the same with changes of rows: a consumer rebuilds the balances of pgbench's tables
+	bin/pgamqp demo --rows $(DEMO_ARGS)
+
 .PHONY: setup
 setup: ## install what `make lint` and `make test` need
 	@scripts/setup.sh test

@@ -69,9 +69,10 @@ func TestRowsOfTablesThatAreNotSimple(t *testing.T) {
 	)
 	w.start()
 
+	stored := strings.Repeat("x", 5000) // apart from the row, where an update that does not touch it leaves it
 	w.exec(`insert into "Odd.Schema"."Tä ble" values (1)`)
 	w.script(
-		`insert into public.full_identity values (1, 'a', repeat('x', 3))`,
+		`insert into public.full_identity values (1, 'a', repeat('x', 5000))`,
 		`update public.full_identity set note = 'b'`,
 		`delete from public.full_identity`,
 		`insert into public.by_index values (1, 'one')`,
@@ -80,9 +81,9 @@ func TestRowsOfTablesThatAreNotSimple(t *testing.T) {
 	)
 	wantChanges(t, w.changes("q"),
 		`Odd.Schema.Tä ble insert map[] map[Säule 1:1] []`,
-		`public.full_identity insert map[] map[big:xxx id:1 note:a] []`,
-		`public.full_identity update map[big:xxx id:1 note:a] map[big:xxx id:1 note:b] []`,
-		`public.full_identity delete map[big:xxx id:1 note:b] map[] []`,
+		`public.full_identity insert map[] map[big:`+stored+` id:1 note:a] []`,
+		`public.full_identity update map[big:`+stored+` id:1 note:a] map[big:`+stored+` id:1 note:b] []`,
+		`public.full_identity delete map[big:`+stored+` id:1 note:b] map[] []`,
 		`public.by_index insert map[] map[code:one id:1] []`,
 		`public.by_index update map[code:one] map[code:two id:1] []`,
 		`public.by_index delete map[code:two] map[] []`,
@@ -92,11 +93,19 @@ func TestRowsOfTablesThatAreNotSimple(t *testing.T) {
 		insert into public.changing values (2, 'x'); alter table public.changing rename column note to text;
 		alter table public.changing rename to renamed; insert into public.renamed values (3, 'y'); drop table public.renamed; commit`)
 	w.exec(`insert into public.generated values (4)`)
+	w.script( // whose rows PostgreSQL lets nobody change
+		`create table public.nameless (n int)`,
+		`alter table public.nameless replica identity nothing`,
+		`alter publication `+w.publicationName()+` add table public.nameless`,
+		`insert into public.nameless values (1), (1)`,
+	)
 	wantChanges(t, w.changes("q"),
 		`public.changing insert map[] map[id:1] []`,
 		`public.changing insert map[] map[id:2 note:x] []`,
 		`public.renamed insert map[] map[id:3 text:y] []`,
 		`public.generated insert map[] map[id:4] []`,
+		`public.nameless insert map[] map[n:1] []`,
+		`public.nameless insert map[] map[n:1] []`,
 	)
 
 	w.script(
@@ -131,7 +140,7 @@ func TestRowsOfManyColumnsAndOfManyBytes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.queue(1, "q")
-	const columns, bytes = 1600, 10 << 20
+	const columns, bytes = 1600, 100 << 20
 	var names []string
 	for i := range columns {
 		names = append(names, fmt.Sprintf("c%d int", i))
@@ -204,5 +213,38 @@ func TestRowsAreNotLostWhenTheDaemonIsKilled(t *testing.T) {
 	}
 	if want := float64((kills + 1) * 2 * each); next != want+1 {
 		t.Errorf("%v rows came, want %v", next-1, want)
+	}
+}
+
+// TestRowsOfOneCopyArriveInOrderAndInBoundedMemory: COPY writes many rows a record, all in one transaction.
+func TestRowsOfOneCopyArriveInOrderAndInBoundedMemory(t *testing.T) {
+	t.Parallel()
+	const (
+		count = 100_000
+		limit = 150 << 20 // of which the race detector alone takes half
+	)
+	w := newWorld(t, worldOptions{})
+	w.queue(1, "q")
+	w.script(
+		`create table public.t (id int primary key, note text default repeat('x', 100))`,
+		`select amqp.route_table('public.t', 1, '', 'q')`,
+	)
+	d := w.start()
+	c := w.consume(1, "q")
+	w.exec(fmt.Sprintf(`copy public.t (id) from program 'seq %d'`, count))
+	ids := make(map[string]bool, count)
+	for i, m := range c.next(count) {
+		var r struct{ After struct{ ID int } }
+		if err := json.Unmarshal(m.Body, &r); err != nil || r.After.ID != i+1 {
+			t.Fatalf("row %d is in place %d, %v", r.After.ID, i+1, err)
+		}
+		ids[m.MessageId] = true
+	}
+	if len(ids) != count {
+		t.Errorf("%d rows have %d ids", count, len(ids))
+	}
+	w.waitDelivered()
+	if peak := d.peakMemory(); peak > limit {
+		t.Errorf("the daemon took %d MB", peak>>20)
 	}
 }

@@ -84,7 +84,7 @@ func back(c rowType) string {
 	return elements("e::"+of, "jsonb_array_elements_text")
 }
 
-// TestValuesOfRowsCanBeCastBack, of all types, and NULL of each.
+// TestValuesOfRowsCanBeCastBack, of all types, random ones, and NULL of each.
 func TestValuesOfRowsCanBeCastBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
@@ -110,6 +110,7 @@ func TestValuesOfRowsCanBeCastBack(t *testing.T) {
 			w.exec(fmt.Sprintf(`insert into public.kinds (%s) values (%s)`, c.name, v))
 		}
 	}
+	w.insertRandomKinds(200)
 	d := w.start()
 	n := value[int](w, `select count(*)::int from public.kinds`)
 	for _, m := range w.consume(1, "q").next(n) {

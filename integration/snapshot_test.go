@@ -3,6 +3,8 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,10 +17,10 @@ const snapshotLimit = 2 * time.Minute
 // copyOf applies messages about rows of a table with a key "id", in the order in which they came, as a
 // consumer would that keeps a copy: each message_id once, large values that are not told as
 // they were.
-func copyOf(t *testing.T, w *world, queue string) map[string]map[string]any {
+func copyOf(t *testing.T, w *world, broker int, queue string) map[string]map[string]any {
 	t.Helper()
 	rows, seen := map[string]map[string]any{}, map[string]bool{}
-	for _, m := range w.received(1, queue) {
+	for _, m := range w.received(broker, queue) {
 		var r row
 		if err := json.Unmarshal(m.Body, &r); err != nil {
 			t.Fatal(err)
@@ -112,7 +114,7 @@ func TestSnapshotSendsWhatATableHasAlready(t *testing.T) {
 	w.awaitSnapshots()
 	w.waitDelivered()
 	for queue, table := range map[string]string{"q": "public.orders", "places": `public."No Key"`, "parts": "public.parts"} {
-		got := copyOf(t, w, queue)
+		got := copyOf(t, w, 1, queue)
 		if n := value[int](w, `select count(*)::int from `+table); len(got) != n {
 			t.Errorf("%s: %d rows came, want %d", table, len(got), n)
 		}
@@ -175,5 +177,91 @@ func TestSnapshotAndChangesMakeACopy(t *testing.T) {
 		}
 	}
 	w.waitDelivered()
-	wantCopy(t, w, "public.t", copyOf(t, w, "q"))
+	wantCopy(t, w, "public.t", copyOf(t, w, 1, "q"))
+}
+
+// TestSnapshotWaitsForADetachedBroker, whose own stream knows nothing of the rows that were read.
+func TestSnapshotWaitsForADetachedBroker(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{brokers: 2})
+	w.queue(1, "q")
+	w.queue(2, "q")
+	const rows = 12000
+	w.script(
+		`create table public.t (id int primary key, n int not null default 0)`,
+		fmt.Sprintf(`insert into public.t select n from generate_series(1, %d) n`, rows),
+		`create table public.work (id serial primary key)`,
+		`select amqp.route_table('public.t', 2, '', 'q')`,
+		`select amqp.route_table('public.work', 1, '', 'q')`,
+	)
+	d := w.start("--detach-after", "1s", "--window-messages", "100")
+	w.exec(`select amqp.snapshot('public.t')`)
+	await(t, snapshotLimit, "some of it is read", func() bool { return value[int](w, `select rows_read::int from amqp.snapshot`) > rows/4 })
+	w.breakBroker(d, 2)
+	await(t, time.Minute, "broker 2 is detached", func() bool {
+		w.exec(`insert into public.work default values`)
+		return w.ownSlots() == 1
+	})
+	w.exec(`update public.t set n = id where id % 3 = 0`)
+	w.exec(`delete from public.t where id % 7 = 0`)
+	await(t, snapshotLimit, "the snapshot waits", func() bool {
+		return value[bool](w, `select coalesce(error, '') like '%is detached%' from amqp.snapshot`)
+	})
+	if state := value[string](w, `select state from amqp.snapshot`); state != "running" {
+		t.Errorf("the snapshot is %s", state)
+	}
+	w.mendBroker(2)
+	w.waitOwnSlots(0)
+	w.awaitSnapshots()
+	w.waitDelivered()
+	wantCopy(t, w, "public.t", copyOf(t, w, 2, "q"))
+}
+
+// TestSnapshotCanBeStopped, resumed and canceled, and says why it fails.
+func TestSnapshotCanBeStopped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{})
+	w.queue(1, "q")
+	const rows = 20000
+	w.script(
+		`create table public.t (id int primary key)`,
+		fmt.Sprintf(`insert into public.t select n from generate_series(1, %d) n`, rows),
+		`select amqp.route_table('public.t', 1, '', 'q')`,
+	)
+	w.start("--window-messages", "50")
+	url := w.postgres.URL(w.database)
+	command := func(args ...string) string {
+		out, err := exec.CommandContext(t.Context(), shared.program, append([]string{"snapshot", "--database-url", url}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%q: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	if out := command(); !strings.Contains(out, "There is no snapshot") {
+		t.Errorf("none are shown as\n%s", out)
+	}
+	if out := command("--table", "public.t"); !strings.Contains(out, "public.t  running") {
+		t.Errorf("a new one is shown as\n%s", out)
+	}
+	await(t, snapshotLimit, "some of it is read", func() bool { return value[int](w, `select rows_read::int from amqp.snapshot`) > 0 })
+	if out := command("--pause", "1"); !strings.Contains(out, "paused") {
+		t.Errorf("a paused one is shown as\n%s", out)
+	}
+	read := value[int](w, `select rows_read::int from amqp.snapshot`)
+	w.waitDelivered()
+	if now := value[int](w, `select rows_read::int from amqp.snapshot`); now > read || read >= rows {
+		t.Errorf("%d rows were read when it was paused, %d later", read, now)
+	}
+	if out := command("--resume", "1", "--wait"); !strings.Contains(out, fmt.Sprintf("public.t: done, %d rows", rows)) {
+		t.Errorf("the end is shown as\n%s", out)
+	}
+	w.waitDelivered()
+	wantCopy(t, w, "public.t", copyOf(t, w, 1, "q"))
+
+	w.exec(`select amqp.snapshot('public.t')`) // a second time
+	w.awaitSnapshots()
+	w.exec(`alter publication ` + w.publicationName() + ` drop table public.t`)
+	if err := w.try(`select amqp.snapshot('public.t')`); err == nil {
+		t.Error("a table that is not published any more was taken")
+	}
 }

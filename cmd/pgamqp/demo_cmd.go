@@ -19,15 +19,19 @@ pgbench publish with commits, rollbacks, savepoints and autonomous calls. Then i
 compares what arrived with what was committed. Exit code 1 if a message is
 missing, came twice or was never committed. Everything is gone at the end.
 
+With --rows pgbench changes its own tables while a snapshot of them is sent, and
+a consumer rebuilds the balances from messages; they must be those of the tables.
+
 Needs PostgreSQL, pgbench and RabbitMQ installed; "make demo" installs them.`
 
 func newDemoCommand() *cobra.Command {
 	o := demo.Options{}
+	var rows bool
 	cmd := &cobra.Command{
 		Use:     "demo",
 		Short:   "Show pgamqp at work on private servers, and check it",
 		Long:    demoHelp,
-		Example: "  pgamqp demo\n  pgamqp demo --time 30s --rate 0\n  pgamqp demo --keep",
+		Example: "  pgamqp demo\n  pgamqp demo --time 30s --rate 0\n  pgamqp demo --rows\n  pgamqp demo --keep",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
@@ -36,13 +40,18 @@ func newDemoCommand() *cobra.Command {
 			}
 			o.Out = cmd.OutOrStdout()
 			o.Live = isTerminal(o.Out)
-			if err = demo.Run(cmd.Context(), o); errors.Is(err, cmd.Context().Err()) && err != nil {
+			run := demo.Run
+			if rows {
+				run = demo.RunRows
+			}
+			if err = run(cmd.Context(), o); errors.Is(err, cmd.Context().Err()) && err != nil {
 				return errors.New("interrupted")
 			}
 			return err
 		},
 	}
 	f := cmd.Flags()
+	f.BoolVar(&rows, "rows", false, "show changes of rows: pgbench changes its tables, a consumer rebuilds the balances")
 	f.DurationVar(&o.Duration, "time", 8*time.Second, "how long pgbench publishes")
 	f.IntVar(&o.Rate, "rate", 1000, "pgbench transactions a second; 0 is as fast as it can")
 	f.BoolVar(&o.Keep, "keep", false, "leave the servers running until Ctrl-C")

@@ -44,6 +44,7 @@ func newRootCommand() *cobra.Command {
 		newInstallCommand(),
 		newRunCommand(),
 		newConfigCommand(),
+		newSnapshotCommand(),
 		newUninstallCommand(),
 		newVersionCommand(),
 		newDemoCommand(),

@@ -124,7 +124,7 @@ const messageID = "7300000000000000000-1-0/1A2B3C4D"
 func (c content) publishing() amqp.Publishing {
 	p := amqp.Publishing{DeliveryMode: amqp.Persistent, MessageId: messageID, Body: []byte(strings.Repeat("x", c.Body))}
 	if c.Row != "" {
-		p.ContentType, p.Timestamp, p.Body = "application/json", time.Unix(1700000000, 0), []byte(rowMessage)
+		p.ContentType, p.Body = "application/json", []byte(rowMessage)
 	}
 	if c.AllProperties {
 		p.ContentType, p.ContentEncoding, p.CorrelationId, p.ReplyTo = "text/plain", "utf-8", "order-4711", "replies"

@@ -10,16 +10,18 @@ import (
 
 // Snapshot is a row of amqp.snapshot.
 type Snapshot struct {
-	ID            int32
-	Schema, Table string
-	State         string
+	ID     int32  `json:"snapshot_id"`
+	Schema string `json:"schema_name"`
+	Table  string `json:"table_name"`
+	State  string `json:"state"`
 	// Chunk is how many chunks have their place in the stream, After where the next one begins; nil is
 	// the start.
-	Chunk                  int64
-	After                  []string
-	RowsRead, RowsExpected int64
+	Chunk        int64    `json:"chunk"`
+	After        []string `json:"after"`
+	RowsRead     int64    `json:"rows_read"`
+	RowsExpected int64    `json:"rows_expected"` // an estimate
 	// Error is why it does not go on, or has failed.
-	Error string
+	Error string `json:"error,omitempty"`
 }
 
 const snapshotQuery = `

@@ -36,11 +36,11 @@ func Run(ctx context.Context, o Options) error {
 	step := func(text string) { fmt.Fprintf(o.Out, "%s\n", text) }
 
 	step("starting a private PostgreSQL and two private RabbitMQ nodes ...")
-	if err := w.startServers(ctx); err != nil {
+	if err := w.startServers(ctx, 2); err != nil {
 		return err
 	}
 	step("running: pgamqp install; pgamqp run ...")
-	if err := w.startDaemon(ctx); err != nil {
+	if err := w.startDaemon(ctx, setupSQL); err != nil {
 		return err
 	}
 	w.hints()

@@ -2,9 +2,11 @@ package demo
 
 import (
 	"bytes"
+	"io"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,20 +15,78 @@ import (
 	"github.com/pgamqp/pgamqp/internal/testserver"
 )
 
-// TestDemoFindsEverythingDelivered runs the demo as a user does.
-func TestDemoFindsEverythingDelivered(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "pgamqp")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "github.com/pgamqp/pgamqp/cmd/pgamqp")
+// program builds pgamqp and returns its path.
+func program(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "pgamqp")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", path, "github.com/pgamqp/pgamqp/cmd/pgamqp")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
+	return path
+}
+
+// TestDemoFindsEverythingDelivered runs the demo as a user does.
+func TestDemoFindsEverythingDelivered(t *testing.T) {
 	var out bytes.Buffer
-	if err := Run(t.Context(), Options{Program: program, Duration: 2 * time.Second, Rate: 300, Out: &out}); err != nil {
+	if err := Run(t.Context(), Options{Program: program(t), Duration: 2 * time.Second, Rate: 300, Out: &out}); err != nil {
 		t.Fatalf("%v\n%s", err, &out)
 	}
 	for _, row := range []string{`committed +[1-9]`, `rolled back +[1-9]`, `delivered +[1-9]`, `missing +0`, `extra .* +0`, `p99 +\d+\.\d+ ms`} {
 		if !regexp.MustCompile(row).Match(out.Bytes()) {
 			t.Errorf("no row like %q in\n%s", row, &out)
+		}
+	}
+}
+
+// TestRowsDemoFindsTheBalances runs the demo of row changes as a user does.
+func TestRowsDemoFindsTheBalances(t *testing.T) {
+	var out bytes.Buffer
+	if err := RunRows(t.Context(), Options{Program: program(t), Duration: 2 * time.Second, Rate: 300, Out: &out}); err != nil {
+		t.Fatalf("%v\n%s", err, &out)
+	}
+	for _, row := range []string{`read +[1-9]\d{4}`, `update +[1-9]`, `insert +[1-9]`, `accounts +100000  0 of`, `tellers +10  0 of`, `branches +1  0 of`} {
+		if !regexp.MustCompile(row).Match(out.Bytes()) {
+			t.Errorf("no row like %q in\n%s", row, &out)
+		}
+	}
+}
+
+// TestBalancesNoticeEveryFault gives the comparison what a broken daemon would.
+func TestBalancesNoticeEveryFault(t *testing.T) {
+	postgres, err := testserver.StartPostgres(testserver.PostgresOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = postgres.Close() })
+	w := &world{options: Options{Out: io.Discard}}
+	if w.db, err = pgx.Connect(t.Context(), postgres.URL("postgres")); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.db.Exec(t.Context(), `
+		create table pgbench_accounts as select 1 as aid, 10 as abalance;
+		create table pgbench_tellers as select 1 as tid, 20 as tbalance;
+		create table pgbench_branches as select 1 as bid, 30 as bbalance`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const accounts, rest = `{"table":"pgbench_accounts","op":"insert","after":{"aid":1,"abalance":10}}`,
+		`{"table":"pgbench_tellers","op":"read","after":{"tid":1,"tbalance":20}} {"table":"pgbench_branches","op":"read","after":{"bid":1,"bbalance":30}}`
+	for messages, want := range map[string]int{
+		accounts + " " + rest: 0,
+		rest:                  1,
+		accounts + ` {"table":"pgbench_accounts","op":"update","after":{"aid":1,"abalance":11}} ` + rest: 1,
+		accounts + ` {"table":"pgbench_accounts","op":"insert","after":{"aid":2,"abalance":0}} ` + rest:  1,
+		accounts + ` {"table":"pgbench_accounts","op":"delete","before":{"aid":1}} ` + rest:              1,
+	} {
+		seen := &balances{of: map[string]map[int64]int64{}, ops: map[string]int{}}
+		for _, m := range strings.Fields(messages) {
+			if err := seen.apply([]byte(m)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, err := w.compareBalances(t.Context(), seen); err != nil || got != want {
+			t.Errorf("%s: %d differ, want %d, %v", messages, got, want, err)
 		}
 	}
 }

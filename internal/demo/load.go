@@ -66,51 +66,65 @@ func (s *seen) count() int {
 
 // load runs pgbench and shows how delivery keeps up.
 func (w *world) load(ctx context.Context, s *seen) error {
-	args, err := w.writeScripts()
+	scripts, err := w.writeScripts()
 	if err != nil {
 		return err
 	}
-	u, err := url.Parse(w.postgres.URL(database))
-	if err != nil {
-		return err
-	}
-	args = append(args, "--no-vacuum", "--client", "4", "--jobs", "2",
-		"--time", strconv.Itoa(max(1, int(w.options.Duration.Seconds()))),
-		"--host", u.Hostname(), "--port", u.Port(), "--username", "postgres")
-	if w.options.Rate > 0 {
-		args = append(args, "--rate", strconv.Itoa(w.options.Rate))
-	}
-	bench := exec.CommandContext(ctx, "pgbench", append(args, database)...)
-	var output bytes.Buffer
-	bench.Stdout, bench.Stderr = &output, &output
-	if err := testserver.StartChild(bench); err != nil {
-		return fmt.Errorf("start pgbench: %w", err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- bench.Wait() }()
-
 	db, err := pgx.Connect(ctx, w.postgres.URL(database))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = db.Close(ctx) }()
+	return w.pgbench(ctx, w.loadArguments(append(scripts, "--no-vacuum")...), func(began time.Time, end string) {
+		w.progress(ctx, db, began, s, end)
+	})
+}
+
+// loadArguments adds to arguments of pgbench who works for how long.
+func (w *world) loadArguments(args ...string) []string {
+	args = append(args, "--client", "4", "--jobs", "2", "--time", strconv.Itoa(max(1, int(w.options.Duration.Seconds()))))
+	if w.options.Rate > 0 {
+		args = append(args, "--rate", strconv.Itoa(w.options.Rate))
+	}
+	return args
+}
+
+// pgbench runs pgbench with arguments, in the demo's database. tick, if not nil, is called now and then,
+// and at the end with a newline.
+func (w *world) pgbench(ctx context.Context, args []string, tick func(began time.Time, end string)) error {
+	u, err := url.Parse(w.postgres.URL(database))
+	if err != nil {
+		return err
+	}
+	args = append(args, "--host", u.Hostname(), "--port", u.Port(), "--username", "postgres", database)
+	command := exec.CommandContext(ctx, "pgbench", args...)
+	var output bytes.Buffer
+	command.Stdout, command.Stderr = &output, &output
+	if err := testserver.StartChild(command); err != nil {
+		return fmt.Errorf("start pgbench: %w", err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- command.Wait() }() // waits for pgbench
 	pause := 200 * time.Millisecond
 	if !w.options.Live {
 		pause = 2 * time.Second
 	}
-	tick := time.NewTicker(pause)
-	defer tick.Stop()
+	ticks := time.NewTicker(pause)
+	defer ticks.Stop()
 	began := time.Now()
+	if tick == nil {
+		tick = func(time.Time, string) {}
+	}
 	for {
 		select {
 		case err := <-done:
-			w.progress(ctx, db, began, s, "\n")
+			tick(began, "\n")
 			if err != nil {
 				return fmt.Errorf("pgbench: %w\n%s", err, output.String())
 			}
 			return nil
-		case <-tick.C:
-			w.progress(ctx, db, began, s, "")
+		case <-ticks.C:
+			tick(began, "")
 		}
 	}
 }

@@ -48,8 +48,8 @@ type broker struct {
 	conn   *amqp.Connection
 }
 
-// startServers starts PostgreSQL and both brokers, at the same time.
-func (w *world) startServers(ctx context.Context) error {
+// startServers starts PostgreSQL and so many brokers, at the same time.
+func (w *world) startServers(ctx context.Context, brokers int) error {
 	var g errgroup.Group
 	g.Go(func() error {
 		var err error
@@ -58,7 +58,7 @@ func (w *world) startServers(ctx context.Context) error {
 		})
 		return err
 	})
-	w.brokers = make([]*broker, 2)
+	w.brokers = make([]*broker, brokers)
 	for i := range w.brokers {
 		g.Go(func() error {
 			server, err := testserver.StartRabbitMQ(testserver.RabbitMQOptions{})
@@ -82,9 +82,9 @@ func (w *world) startServers(ctx context.Context) error {
 	return err
 }
 
-// startDaemon installs pgamqp, declares the topology by SQL and starts the
-// program, and waits until it is ready.
-func (w *world) startDaemon(ctx context.Context) error {
+// startDaemon installs pgamqp, runs the SQL that sets up topology and tables, starts the program,
+// and waits until it is ready.
+func (w *world) startDaemon(ctx context.Context, setup string) error {
 	install := exec.CommandContext(ctx, w.options.Program, "install", "--database-url", w.postgres.URL(database))
 	if out, err := install.CombinedOutput(); err != nil {
 		return fmt.Errorf("pgamqp install: %w\n%s", err, out)
@@ -96,7 +96,7 @@ func (w *world) startDaemon(ctx context.Context) error {
 			return fmt.Errorf("insert broker: %w", err)
 		}
 	}
-	if _, err := w.db.Exec(ctx, setupSQL); err != nil {
+	if _, err := w.db.Exec(ctx, setup); err != nil {
 		return fmt.Errorf("set up the demo's table and topology: %w", err)
 	}
 	port, err := freePort()

@@ -24,8 +24,11 @@ func BenchmarkMessages(b *testing.B) {
 // insertedOrder is a row as tables have them.
 func insertedOrder() *decoder.Message {
 	rel := &decoder.Relation{OID: 1, Schema: "public", Name: "orders", Columns: []decoder.Column{
-		{Name: "id", Key: true, Type: 20, Modifier: -1}, {Name: "customer", Type: 23, Modifier: -1}, {Name: "amount", Type: 1700, Modifier: 655366},
-		{Name: "at", Type: 1184, Modifier: -1}, {Name: "note", Type: 25, Modifier: -1},
+		{Name: "id", Key: true, Type: 20, Modifier: -1},
+		{Name: "customer", Type: 23, Modifier: -1},
+		{Name: "amount", Type: 1700, Modifier: 655366},
+		{Name: "at", Type: 1184, Modifier: -1},
+		{Name: "note", Type: 25, Modifier: -1},
 	}}
 	return messageOf(decoder.Change{Op: decoder.OpInsert, Relation: rel, New: tuple("123456", "4711", "12.50", "2026-01-02 03:04:05.123456+00", "a note of some words, as people write")})
 }

@@ -40,7 +40,7 @@ func parseVisibility(text string) (v visibility, err error) {
 // lower half of its number; the rest follows from xmax, as two that run at a time are less than 2^31
 // apart.
 func (v visibility) shows(xid uint32) bool {
-	behind := int32(xid - uint32(v.xmax)) //nolint:gosec // the wrap is meant
+	behind := int32(xid - uint32(v.xmax))
 	if behind >= 0 {
 		return false
 	}
