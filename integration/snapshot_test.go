@@ -3,7 +3,10 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -82,7 +85,12 @@ func wantCopy(t *testing.T, w *world, table string, got map[string]map[string]an
 // awaitSnapshots waits until all are over, and tells of one that failed.
 func (w *world) awaitSnapshots() {
 	w.t.Helper()
-	await(w.t, snapshotLimit, "the snapshots are done", func() bool {
+	w.awaitSnapshotsFor(snapshotLimit)
+}
+
+func (w *world) awaitSnapshotsFor(limit time.Duration) {
+	w.t.Helper()
+	await(w.t, limit, "the snapshots are done", func() bool {
 		return value[bool](w, `select not exists (select from amqp.snapshot where state in ('running', 'paused'))`)
 	})
 	if failed := value[string](w, `select coalesce(string_agg(table_name || ': ' || error, ', '), '') from amqp.snapshot where state = 'failed'`); failed != "" {
@@ -123,12 +131,24 @@ func TestSnapshotSendsWhatATableHasAlready(t *testing.T) {
 }
 
 // TestSnapshotAndChangesMakeACopy: rows change in all ways while they are read, by many at a time, and
-// the daemon is killed on the way.
+// the daemon is killed on the way. PGAMQP_TEST_SNAPSHOT_ROWS makes the table larger.
 func TestSnapshotAndChangesMakeACopy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{})})
 	w.queue(1, "q")
-	const rows, kills = 30000, 5
+	const kills = 5
+	rows := 30_000
+	if more := os.Getenv("PGAMQP_TEST_SNAPSHOT_ROWS"); more != "" {
+		var err error
+		if rows, err = strconv.Atoi(more); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit := snapshotLimit + time.Duration(rows)*time.Millisecond
+	pause := 0.0 // between two transactions, so that delivery can follow for as long as it takes
+	if rows > 100_000 {
+		pause = 0.005
+	}
 	w.script(
 		`create table public.t (id int primary key, n int not null default 0, big text)`,
 		`alter table public.t alter big set storage external`,
@@ -141,13 +161,14 @@ func TestSnapshotAndChangesMakeACopy(t *testing.T) {
 					exit when exists (select from public.over);
 					begin case (random() * 5)::int
 						when 0 then update public.t set n = n + 1 where id = 1 + (random() * `+fmt.Sprint(rows)+`)::int;
-						when 1 then update public.t set n = n + 1, big = repeat(md5(n::text), 90) where id = 50 * (random() * 600)::int;
+						when 1 then update public.t set n = n + 1, big = repeat(md5(n::text), 90) where id = 50 * (random() * `+fmt.Sprint(rows/50)+`)::int;
 						when 2 then delete from public.t where id = 1 + (random() * `+fmt.Sprint(rows)+`)::int;
 						when 3 then insert into public.t values (1 + (random() * `+fmt.Sprint(rows)+`)::int, -1) on conflict do nothing;
-						when 4 then update public.t set n = n + 1 where id in (select 50 * (random() * 600)::int from generate_series(1, 20));
-						else update public.t set id = id + `+fmt.Sprint(rows)+`, n = n + 1 where id = 50 * (random() * 600)::int;
+						when 4 then update public.t set n = n + 1 where id in (select 50 * (random() * `+fmt.Sprint(rows/50)+`)::int from generate_series(1, 20));
+						else update public.t set id = id + `+fmt.Sprint(rows)+`, n = n + 1 where id = 50 * (random() * `+fmt.Sprint(rows/50)+`)::int;
 					end case; exception when unique_violation or deadlock_detected then null; end;
 					commit;
+					perform pg_sleep(`+fmt.Sprint(pause)+`);
 				end loop;
 			end $$`,
 		`create table public.over ()`,
@@ -163,13 +184,13 @@ func TestSnapshotAndChangesMakeACopy(t *testing.T) {
 		}()
 	}
 	for i := range kills {
-		await(t, snapshotLimit, "some of it is read", func() bool {
+		await(t, limit, "some of it is read", func() bool {
 			return value[int](w, `select rows_read::int from amqp.snapshot`) > i*rows/(kills+2)
 		})
 		d.kill()
 		d = w.start("--window-messages", "200")
 	}
-	w.awaitSnapshots()
+	w.awaitSnapshotsFor(limit)
 	w.exec(`insert into public.over default values`)
 	for range cap(done) {
 		if err := <-done; err != nil {
@@ -263,5 +284,35 @@ func TestSnapshotCanBeStopped(t *testing.T) {
 	w.exec(`alter publication ` + w.publicationName() + ` drop table public.t`)
 	if err := w.try(`select amqp.snapshot('public.t')`); err == nil {
 		t.Error("a table that is not published any more was taken")
+	}
+}
+
+// TestSnapshotKeepsToThePublication: rows and columns that it leaves out, which 14 cannot say, do not come
+// from a snapshot either.
+func TestSnapshotKeepsToThePublication(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{})
+	w.queue(1, "q")
+	w.script(
+		`create table public.t (id int primary key, note text, secret text)`,
+		`insert into public.t select n, 'n' || n, 's' from generate_series(1, 10) n`,
+		`select amqp.route_table('public.t', 1, '', 'q')`,
+	)
+	want := "10 of [id note secret]"
+	if w.postgres.Version() >= 15 {
+		w.exec(`alter publication ` + w.publicationName() + ` set table public.t (id, note) where (id % 2 = 0)`)
+		want = "5 of [id note]"
+	}
+	w.exec(`select amqp.snapshot('public.t')`)
+	w.start()
+	w.awaitSnapshots()
+	rows := w.changes("q")
+	var columns []string
+	for name := range rows[0].After {
+		columns = append(columns, name)
+	}
+	slices.Sort(columns)
+	if got := fmt.Sprint(len(rows), " of ", columns); got != want {
+		t.Errorf("%s came, want %s", got, want)
 	}
 }

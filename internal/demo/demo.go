@@ -52,7 +52,7 @@ func Run(ctx context.Context, o Options) error {
 		if err != nil {
 			return err
 		}
-		consumers.Go(func() error { return seen.follow(stopConsumers, deliveries) })
+		consumers.Go(func() error { return follow(stopConsumers, deliveries, seen.take) })
 	}
 	step(fmt.Sprintf("pgbench publishes for %s: 4 clients, commits, rollbacks, savepoints, autonomous calls ...", o.Duration))
 	if err := w.load(ctx, seen); err != nil {

@@ -26,8 +26,8 @@ type seen struct {
 
 func newSeen() *seen { return &seen{first: make(map[int64]time.Time)} }
 
-// follow counts deliveries until the last message, id 0, or the end of ctx.
-func (s *seen) follow(ctx context.Context, deliveries <-chan amqp.Delivery) error {
+// follow hands deliveries to take until the last message, or the end of ctx.
+func follow(ctx context.Context, deliveries <-chan amqp.Delivery, take func(amqp.Delivery) error) error {
 	for {
 		select {
 		case d, ok := <-deliveries:
@@ -37,11 +37,19 @@ func (s *seen) follow(ctx context.Context, deliveries <-chan amqp.Delivery) erro
 			if d.RoutingKey == "last" {
 				return nil
 			}
-			s.add(string(d.Body), time.Now())
+			if err := take(d); err != nil {
+				return err
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+// take notes a delivery.
+func (s *seen) take(d amqp.Delivery) error {
+	s.add(string(d.Body), time.Now())
+	return nil
 }
 
 func (s *seen) add(body string, at time.Time) {

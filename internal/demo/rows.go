@@ -52,7 +52,9 @@ func RunRows(ctx context.Context, o Options) error {
 	}
 	seen := &balances{of: map[string]map[int64]int64{}, ops: map[string]int{}}
 	consumed := make(chan error, 1)
-	go func() { consumed <- seen.follow(ctx, deliveries) }() // consumer
+	go func() { // consumer
+		consumed <- follow(ctx, deliveries, func(d amqp.Delivery) error { return seen.apply(d.Body) })
+	}()
 
 	step(fmt.Sprintf("pgbench for %s with 4 clients, and: select amqp.snapshot('public.pgbench_*') ...", o.Duration))
 	if _, err := w.db.Exec(ctx, `select amqp.snapshot('public.pgbench_*')`); err != nil {
@@ -83,26 +85,6 @@ func RunRows(ctx context.Context, o Options) error {
 		return ErrWrong
 	}
 	return nil
-}
-
-// follow applies messages until the last one, or the end of ctx.
-func (b *balances) follow(ctx context.Context, deliveries <-chan amqp.Delivery) error {
-	for {
-		select {
-		case d, ok := <-deliveries:
-			if !ok {
-				return fmt.Errorf("consume: the broker has closed the connection")
-			}
-			if d.RoutingKey == "last" {
-				return nil
-			}
-			if err := b.apply(d.Body); err != nil {
-				return err
-			}
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 // apply takes what a message says of a row.
