@@ -316,3 +316,32 @@ func TestSnapshotKeepsToThePublication(t *testing.T) {
 		t.Errorf("%s came, want %s", got, want)
 	}
 }
+
+// TestSnapshotThatCannotBeTakenFails with the reason, and can be resumed when that is gone.
+func TestSnapshotThatCannotBeTakenFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{})
+	w.queue(1, "q")
+	w.script(
+		`create table public.t (id int primary key)`,
+		`insert into public.t values (1)`,
+		`select amqp.route_table('public.t', 1, '', 'q')`,
+		`select amqp.snapshot('public.t')`,
+		`alter table public.t rename to u`,
+	)
+	w.start()
+	fails := func(why string) {
+		t.Helper()
+		await(t, snapshotLimit, "the snapshot fails", func() bool { return value[string](w, `select state from amqp.snapshot`) == "failed" })
+		if text := value[string](w, `select error from amqp.snapshot`); !strings.Contains(text, why) {
+			t.Errorf("failed with %q, which does not say %q", text, why)
+		}
+	}
+	fails("not there, or not published")
+	w.exec(`alter table public.u rename to t`)
+	w.script(`delete from amqp.route`, `select amqp.snapshot_resume(1)`)
+	fails("no route takes rows")
+	w.script(`select amqp.route_table('public.t', 1, '', 'q')`, `select amqp.snapshot_cancel(1)`, `select amqp.snapshot('public.t')`)
+	w.awaitSnapshots()
+	wantCopy(t, w, "public.t", copyOf(t, w, 1, "q"))
+}

@@ -216,11 +216,24 @@ func (w *world) floor(ctx context.Context, rate int, to destination) (Sample, er
 	err := w.fly(ctx, f, to, func(ctx context.Context) error {
 		return f.send(ctx, 1, func(ctx context.Context, use func(func(string) error) error) error {
 			return w.withBroker(func(ch *amqp.Channel) error {
-				return use(func(body string) error {
+				// A quorum queue can lose what its publisher leaves behind unconfirmed.
+				if err := ch.Confirm(false); err != nil {
+					return err
+				}
+				var open []*amqp.DeferredConfirmation
+				err := use(func(body string) error {
 					p := p
 					p.Body = []byte(body)
-					return ch.PublishWithContext(ctx, exchange, key, true, false, p)
+					c, err := ch.PublishWithDeferredConfirmWithContext(ctx, exchange, key, true, false, p)
+					open = append(open, c)
+					return err
 				})
+				for _, c := range open {
+					if err == nil {
+						_, err = c.WaitContext(ctx)
+					}
+				}
+				return err
 			})
 		})
 	})

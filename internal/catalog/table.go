@@ -34,11 +34,8 @@ type TableColumn struct {
 
 type keyColumn struct{ name, typ string }
 
-// ErrNotPublished means that a table is not there, or not in the publication.
-var ErrNotPublished = errors.New("the table is not there, or not published")
-
-// errNoOrder: there is nothing to read the table by, chunk by chunk.
-var errNoOrder = errors.New("a partitioned table that is published via its root needs a primary key for a snapshot")
+// ErrNoSnapshot means that no snapshot of a table can be taken, however often it is tried.
+var ErrNoSnapshot = errors.New("no snapshot can be taken")
 
 // ReadTable describes a table.
 func ReadTable(ctx context.Context, conn *pgx.Conn, publication, schema, name string) (*Table, error) {
@@ -51,7 +48,7 @@ func ReadTable(ctx context.Context, conn *pgx.Conn, publication, schema, name st
 		 where t.pubname = $1 and t.schemaname = $2 and t.tablename = $3`
 	err := conn.QueryRow(ctx, table, publication, schema, name).Scan(&t.OID, &t.partitioned, &t.file, &t.filter)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, fmt.Errorf("%s.%s: %w", schema, name, ErrNotPublished)
+		return nil, fmt.Errorf("%w of %s.%s: the table is not there, or not published", ErrNoSnapshot, schema, name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read table %s.%s: %w", schema, name, err)
@@ -93,7 +90,7 @@ func ReadTable(ctx context.Context, conn *pgx.Conn, publication, schema, name st
 		return nil, fmt.Errorf("read the key of table %s.%s: %w", schema, name, err)
 	}
 	if len(t.order) == 0 && t.partitioned {
-		return nil, fmt.Errorf("%s.%s: %w", schema, name, errNoOrder)
+		return nil, fmt.Errorf("%w of %s.%s: it is published under its own name and partitioned, and so needs a primary key", ErrNoSnapshot, schema, name)
 	}
 	return t, nil
 }
@@ -157,7 +154,7 @@ func (t *Table) readByKey(ctx context.Context, conn *pgconn.PgConn, after []stri
 	where := "true"
 	if after != nil {
 		if len(after) != len(t.order) {
-			return nil, fmt.Errorf("the key of %s.%s has changed since its snapshot began: cancel it and ask for another one", t.Schema, t.Name)
+			return nil, fmt.Errorf("%w of %s.%s any more: its key was altered; ask for another one", ErrNoSnapshot, t.Schema, t.Name)
 		}
 		where = "(" + strings.Join(names, ", ") + ") > (" + strings.Join(values, ", ") + ")"
 	}

@@ -99,7 +99,7 @@ func (t *Taker) next(ctx context.Context) (s *catalog.Snapshot, err error) {
 
 // fails notes why a snapshot does not go on, and ends it if trying again is no use.
 func (t *Taker) fails(ctx context.Context, s *catalog.Snapshot, why error) {
-	final := errors.Is(why, errFinal) || errors.Is(why, catalog.ErrNotPublished)
+	final := errors.Is(why, errFinal) || errors.Is(why, catalog.ErrNoSnapshot)
 	if refused, ok := errors.AsType[*pgconn.PgError](why); ok && refused.Code == "42501" {
 		final, why = true, fmt.Errorf("%w: grant select on the table to the daemon's role, then amqp.snapshot_resume(%d)", why, s.ID)
 	}
