@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/pgamqp/pgamqp/internal/testserver"
 )
 
@@ -343,5 +345,55 @@ func TestSnapshotThatCannotBeTakenFails(t *testing.T) {
 	fails("no route takes rows")
 	w.script(`select amqp.route_table('public.t', 1, '', 'q')`, `select amqp.snapshot_cancel(1)`, `select amqp.snapshot('public.t')`)
 	w.awaitSnapshots()
+	wantCopy(t, w, "public.t", copyOf(t, w, 1, "q"))
+}
+
+// TestSnapshotWaitsForWhatNobodySeesYet: a commit that waits for a standby is in the stream, and neither
+// the row that it has changed nor the wish for a snapshot can be seen.
+func TestSnapshotWaitsForWhatNobodySeesYet(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{})})
+	w.queue(1, "q")
+	w.script(
+		`create table public.t (id int primary key, n int)`,
+		`insert into public.t select n, 0 from generate_series(1, 100) n`,
+		`select amqp.route_table('public.t', 1, '', 'q')`,
+	)
+	d := w.start()
+	w.waitDelivered() // the route, too, of which the daemon keeps a note
+	standby := func(name string) {
+		t.Helper()
+		w.exec(`set synchronous_commit = local`)
+		w.exec(`alter system set synchronous_standby_names = '` + name + `'`)
+		w.exec(`select pg_reload_conf()`)
+		await(t, startLimit, "the setting", func() bool { return value[string](w, `show synchronous_standby_names`) == name })
+	}
+	for round, c := range []struct{ ask, until string }{
+		{`select amqp.snapshot('public.t')`, "is not visible yet"},
+		{`set synchronous_commit = local; select amqp.snapshot('public.t')`, `msg="a snapshot goes on" snapshot=2`},
+	} {
+		standby("nobody")
+		before := d.confirmed()
+		done := make(chan error, 2)
+		hang := func(statement string) {
+			conn := w.connect()
+			go func() {
+				_, err := conn.Exec(t.Context(), statement, pgx.QueryExecModeSimpleProtocol)
+				done <- err
+			}()
+		}
+		hang(fmt.Sprintf(`update public.t set n = %d where id = 1`, round+1))
+		await(t, startLimit, "the change is delivered", func() bool { return d.confirmed() > before })
+		hang(c.ask)
+		d.waitLog(c.until)
+		standby("")
+		for range cap(done) {
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.awaitSnapshots()
+		w.waitDelivered()
+	}
 	wantCopy(t, w, "public.t", copyOf(t, w, 1, "q"))
 }

@@ -53,7 +53,7 @@ func (r *routing) Told(ctx context.Context, m *decoder.Message, e *decoder.Envel
 	case decoder.KindSnapshotChunk:
 		return r.chunk(ctx, m, e.Body)
 	default:
-		r.d.taker.Wake()
+		r.d.taker.Asked(m.XID)
 		return nil, nil
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -34,11 +35,20 @@ type Taker struct {
 	log   *slog.Logger
 	token string        // begins the tokens of this process
 	wake  chan struct{} // capacity 1: there may be something to do
+	// asked is the transaction that has changed amqp.snapshot last, as far as the stream has come; 0 once
+	// it is known to be visible. The stream is often faster.
+	asked atomic.Uint32
 }
 
 // New makes a Taker; Run does the work.
 func New(cfg Config, log *slog.Logger) *Taker {
 	return &Taker{cfg: cfg, log: log, token: rand.Text(), wake: make(chan struct{}, 1)}
+}
+
+// Asked makes it look at what a transaction has changed in amqp.snapshot, once others can see that.
+func (t *Taker) Asked(xid uint32) {
+	t.asked.Store(xid)
+	t.Wake()
 }
 
 // Wake makes it look at amqp.snapshot again.
@@ -91,10 +101,38 @@ func (t *Taker) Run(ctx context.Context) {
 
 func (t *Taker) next(ctx context.Context) (s *catalog.Snapshot, err error) {
 	err = t.cfg.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if err := t.awaitAsked(ctx, conn); err != nil {
+			return err
+		}
 		s, err = catalog.NextSnapshot(ctx, conn)
 		return err
 	})
 	return s, err
+}
+
+// awaitAsked waits a moment for the transaction that has asked. If that takes long, as when a synchronous
+// standby is awaited, it returns an error, and the caller tries again on another connection.
+func (t *Taker) awaitAsked(ctx context.Context, conn *pgx.Conn) error {
+	xid := t.asked.Load()
+	if xid == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Second, fmt.Errorf("transaction %d, which asks for a snapshot, is not visible yet", xid))
+	defer cancel()
+	wait := backoff.New(time.Millisecond, 50*time.Millisecond)
+	for {
+		visible, err := catalog.Visible(ctx, conn, xid)
+		if err != nil {
+			return err
+		}
+		if visible {
+			t.asked.CompareAndSwap(xid, 0)
+			return nil
+		}
+		if err := wait.Wait(ctx); err != nil {
+			return err
+		}
+	}
 }
 
 // fails notes why a snapshot does not go on, and ends it if trying again is no use.
