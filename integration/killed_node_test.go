@@ -120,7 +120,14 @@ func (q *killedQueue) publish(t *testing.T, ch *amqp.Channel) {
 	})
 	q.ended.Go(func() {
 		defer close(inFlight)
-		for {
+		slow := time.NewTicker(20 * time.Millisecond) // for a queue that has enough while others have not
+		defer slow.Stop()
+		for t.Context().Err() == nil {
+			select {
+			case <-q.enough:
+				<-slow.C
+			default:
+			}
 			m := killedMessage{size: q.size()}
 			var err error
 			m.confirm, err = ch.PublishWithDeferredConfirm("", q.queue, true, false, amqp.Publishing{
