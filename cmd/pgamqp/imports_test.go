@@ -36,7 +36,7 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 		"sql":                 {},
 		"internal/backoff":    {barred: noIO},
 		"internal/config":     {outside: []string{modYaml}},
-		"internal/catalog":    {ours: []string{"sql"}, outside: []string{modPgx, modPglogrepl}},
+		"internal/catalog":    {ours: []string{"sql", "internal/backoff"}, outside: []string{modPgx, modPglogrepl}},
 		"replication":         {ours: []string{"decoder", "metrics", "internal/backoff"}, outside: []string{modPgx, modPglogrepl}},
 		"publisher":           {ours: []string{"decoder", "metrics", "internal/backoff"}, outside: []string{modAMQP, modPglogrepl}},
 		"internal/isolation":  {ours: []string{"decoder", "internal/backoff"}, outside: []string{modPglogrepl}},

@@ -31,14 +31,20 @@ func (d *daemon) newRouting(own int32) *routing {
 }
 
 // Messages implements publisher.Rows.
-func (r *routing) Messages(ctx context.Context, m *decoder.Message) (out []decoder.Message, err error) {
+func (r *routing) Messages(ctx context.Context, m *decoder.Message) ([]decoder.Message, error) {
 	if r.own == 0 && m.Change != nil {
 		r.d.tracker.Changed(m)
 	}
-	if out, err = r.router.Messages(ctx, m); err == nil {
+	return r.messages(ctx, m)
+}
+
+// messages asks the router until it has an answer, which it almost always has at once.
+func (r *routing) messages(ctx context.Context, m *decoder.Message) ([]decoder.Message, error) {
+	if out, err := r.router.Messages(ctx, m); err == nil {
 		return out, nil
 	}
-	err = r.d.untilDone(ctx, "the types of their columns", func() error {
+	var out []decoder.Message
+	err := r.d.untilDone(ctx, "the types of their columns", func() (err error) {
 		out, err = r.router.Messages(ctx, m)
 		return err
 	})
@@ -105,7 +111,7 @@ func (d *daemon) untilDone(ctx context.Context, what string, try func() error) e
 func (d *daemon) routeVersions(ctx context.Context, xid uint32) ([]rows.Version, error) {
 	var out []rows.Version
 	err := d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		if err := waitVisible(ctx, conn, xid); err != nil {
+		if err := catalog.AwaitVisible(ctx, conn, xid); err != nil {
 			return err
 		}
 		versions, err := catalog.RouteVersions(ctx, conn)

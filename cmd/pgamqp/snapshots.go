@@ -91,11 +91,7 @@ func (r *routing) publishChunk(ctx context.Context, m *decoder.Message, chunk *s
 	for i, row := range found {
 		change := decoder.Change{Op: decoder.OpRead, Relation: chunk.Relation, New: row, Ordinal: i + 1}
 		read := decoder.Message{ID: m.ID + "-r" + strconv.Itoa(i+1), LSN: m.LSN, CommitTime: chunk.At, Change: &change}
-		var messages []decoder.Message
-		err := r.d.untilDone(ctx, "the types of their columns", func() (err error) {
-			messages, err = r.router.Messages(ctx, &read)
-			return err
-		})
+		messages, err := r.messages(ctx, &read)
 		if err != nil {
 			return nil, err
 		}

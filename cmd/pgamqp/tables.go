@@ -4,14 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgamqp/pgamqp/decoder"
-	"github.com/pgamqp/pgamqp/internal/backoff"
 	"github.com/pgamqp/pgamqp/internal/catalog"
 	"github.com/pgamqp/pgamqp/publisher"
 )
@@ -50,7 +48,7 @@ func (d *daemon) askWith(ctx context.Context, config *pgx.ConnConfig, f func(con
 func (d *daemon) readBrokers(ctx context.Context, xid uint32) ([]publisher.Broker, error) {
 	var out []publisher.Broker
 	err := d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		if err := waitVisible(ctx, conn, xid); err != nil {
+		if err := catalog.AwaitVisible(ctx, conn, xid); err != nil {
 			return err
 		}
 		rows, err := catalog.Brokers(ctx, conn)
@@ -72,26 +70,6 @@ func (d *daemon) readBrokers(ctx context.Context, xid uint32) ([]publisher.Broke
 		d.limitMemory(len(out))
 	}
 	return out, err
-}
-
-// waitVisible waits for a moment if a transaction is not visible yet: the stream
-// can be faster. When it takes longer (a synchronous standby is awaited) it returns
-// an error, so that no session stays open; the caller tries again.
-func waitVisible(ctx context.Context, conn *pgx.Conn, xid uint32) error {
-	if xid == 0 {
-		return nil
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Second, fmt.Errorf("transaction %d is not visible yet", xid))
-	defer cancel()
-	wait := backoff.New(time.Millisecond, 50*time.Millisecond)
-	for {
-		if visible, err := catalog.Visible(ctx, conn, xid); visible || err != nil {
-			return err
-		}
-		if err := wait.Wait(ctx); err != nil {
-			return err
-		}
-	}
 }
 
 // storeDeadLetter writes a row of amqp.dead_letter for the publisher.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgamqp/pgamqp/internal/backoff"
 )
 
 // Broker is all rows of amqp.broker with one broker_id: hosts to be tried in turn, and what
@@ -130,12 +132,32 @@ select pg_catalog.pg_visible_in_snapshot((next - case when behind < 2147483648 t
        lateral (select pg_catalog.pg_snapshot_xmax(snapshot)::text::bigint as next) n,
        lateral (select (next - $1::bigint) & 4294967295 as behind) b`
 
-// Visible reports whether what a transaction has written can be seen. The replication
+// isVisible reports whether what a transaction has written can be seen. The replication
 // stream may bring its messages a moment before that.
-func Visible(ctx context.Context, conn *pgx.Conn, xid uint32) (bool, error) {
+func isVisible(ctx context.Context, conn *pgx.Conn, xid uint32) (bool, error) {
 	var visible bool
 	if err := conn.QueryRow(ctx, visibleQuery, int64(xid)).Scan(&visible); err != nil {
 		return false, fmt.Errorf("look for transaction %d: %w", xid, err)
 	}
 	return visible, nil
+}
+
+// AwaitVisible waits for a moment if a transaction is not visible yet: the stream can be
+// faster. When it takes longer (a synchronous standby is awaited) it returns an error, so that
+// no session stays open; the caller tries again. 0 is no transaction.
+func AwaitVisible(ctx context.Context, conn *pgx.Conn, xid uint32) error {
+	if xid == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Second, fmt.Errorf("transaction %d is not visible yet", xid))
+	defer cancel()
+	wait := backoff.New(time.Millisecond, 50*time.Millisecond)
+	for {
+		if visible, err := isVisible(ctx, conn, xid); visible || err != nil {
+			return err
+		}
+		if err := wait.Wait(ctx); err != nil {
+			return err
+		}
+	}
 }

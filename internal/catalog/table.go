@@ -21,7 +21,6 @@ type Table struct {
 	Columns      []TableColumn
 	filter       string      // the publication's; empty for none
 	order        []keyColumn // those of a unique index; empty: by ctid
-	file         uint32      // a table that was rewritten has another
 }
 
 // TableColumn is a published column, in the order of the stream.
@@ -41,12 +40,12 @@ var ErrNoSnapshot = errors.New("no snapshot can be taken")
 func ReadTable(ctx context.Context, conn *pgx.Conn, publication, schema, name string) (*Table, error) {
 	t := &Table{Schema: schema, Name: name}
 	const table = `
-		select c.oid, c.relkind = 'p', coalesce(pg_catalog.pg_relation_filenode(c.oid), 0), coalesce(pg_catalog.to_jsonb(t) ->> 'rowfilter', '')
+		select c.oid, c.relkind = 'p', coalesce(pg_catalog.to_jsonb(t) ->> 'rowfilter', '')
 		  from pg_catalog.pg_publication_tables t
 		  join pg_catalog.pg_namespace n on n.nspname = t.schemaname
 		  join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = t.tablename
 		 where t.pubname = $1 and t.schemaname = $2 and t.tablename = $3`
-	err := conn.QueryRow(ctx, table, publication, schema, name).Scan(&t.OID, &t.partitioned, &t.file, &t.filter)
+	err := conn.QueryRow(ctx, table, publication, schema, name).Scan(&t.OID, &t.partitioned, &t.filter)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, fmt.Errorf("%w of %s.%s: the table is not there, or not published", ErrNoSnapshot, schema, name)
 	}

@@ -101,43 +101,20 @@ func (t *Taker) Run(ctx context.Context) {
 
 func (t *Taker) next(ctx context.Context) (s *catalog.Snapshot, err error) {
 	err = t.cfg.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		if err := t.awaitAsked(ctx, conn); err != nil {
+		xid := t.asked.Load()
+		if err := catalog.AwaitVisible(ctx, conn, xid); err != nil {
 			return err
 		}
+		t.asked.CompareAndSwap(xid, 0)
 		s, err = catalog.NextSnapshot(ctx, conn)
 		return err
 	})
 	return s, err
 }
 
-// awaitAsked waits a moment for the transaction that has asked. If that takes long, as when a synchronous
-// standby is awaited, it returns an error, and the caller tries again on another connection.
-func (t *Taker) awaitAsked(ctx context.Context, conn *pgx.Conn) error {
-	xid := t.asked.Load()
-	if xid == 0 {
-		return nil
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Second, fmt.Errorf("transaction %d, which asks for a snapshot, is not visible yet", xid))
-	defer cancel()
-	wait := backoff.New(time.Millisecond, 50*time.Millisecond)
-	for {
-		visible, err := catalog.Visible(ctx, conn, xid)
-		if err != nil {
-			return err
-		}
-		if visible {
-			t.asked.CompareAndSwap(xid, 0)
-			return nil
-		}
-		if err := wait.Wait(ctx); err != nil {
-			return err
-		}
-	}
-}
-
 // fails notes why a snapshot does not go on, and ends it if trying again is no use.
 func (t *Taker) fails(ctx context.Context, s *catalog.Snapshot, why error) {
-	final := errors.Is(why, errFinal) || errors.Is(why, catalog.ErrNoSnapshot)
+	final := errors.Is(why, errUnrouted) || errors.Is(why, catalog.ErrNoSnapshot)
 	if refused, ok := errors.AsType[*pgconn.PgError](why); ok && refused.Code == "42501" {
 		final, why = true, fmt.Errorf("%w: grant select on the table to the daemon's role, then amqp.snapshot_resume(%d)", why, s.ID)
 	}
@@ -150,9 +127,8 @@ func (t *Taker) fails(ctx context.Context, s *catalog.Snapshot, why error) {
 }
 
 var (
-	errFinal = errors.New("the snapshot ends here")
 	// errUnrouted: all routes of the table have ended meanwhile.
-	errUnrouted = fmt.Errorf("no route takes rows of the table any more: %w", errFinal)
+	errUnrouted = errors.New("no route takes rows of the table any more: the snapshot ends here")
 	// errDetached: the broker gets its messages from a slot of its own, which knows nothing of the
 	// rows that this process has read.
 	errDetached = errors.New("a broker that its rows go to is detached; it goes on when that is back")
