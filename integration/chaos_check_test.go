@@ -161,8 +161,8 @@ func (k *checker) follow(r *round, to place, got []amqp.Delivery) {
 			}
 			continue
 		}
-		name := nameOf(string(d.Body))
-		m := k.arrived(name, to, d)
+		name, hash := told(d.Body)
+		m := k.arrived(name, hash, to, d)
 		if m == nil {
 			continue
 		}
@@ -182,13 +182,13 @@ func (k *checker) follow(r *round, to place, got []amqp.Delivery) {
 }
 
 // arrived finds the message of a delivery and checks what must not change; nil if there is none that looks so.
-func (k *checker) arrived(name string, to place, d amqp.Delivery) *message {
+func (k *checker) arrived(name string, hash uint64, to place, d amqp.Delivery) *message {
 	m := k.messages[name]
 	switch {
 	case m == nil:
 		k.complain(wasPhantom, "%.60s at %+v under %s", name, to, d.MessageId)
 		return nil
-	case m.hash != hashOf(string(d.Body)) || m.to != to:
+	case m.hash != hash || m.to != to:
 		k.complain(wasChanged, "%s at %+v, %d bytes", name, to, len(d.Body))
 		return nil
 	case m.id != "" && m.id != d.MessageId:

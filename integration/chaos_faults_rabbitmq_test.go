@@ -21,7 +21,7 @@ func rabbitFaults(node int) []fault {
 			}
 			ctx, cancel := f.within(sqlLimit)
 			defer cancel()
-			return f.secure(ctx, node)
+			return f.nodes[node].Save(ctx)
 		}
 	}
 	all := []fault{
@@ -106,7 +106,7 @@ func (f *breakage) fill(broker int) error {
 	f.hold(500*time.Millisecond, 5*time.Second)
 	err = f.nodes[b.node].API(ctx, http.MethodDelete, policy, nil, nil)
 	if err == nil {
-		err = f.secure(ctx, b.node) // or it is back when the node is killed
+		err = f.nodes[b.node].Save(ctx) // or it is back when the node is killed
 	}
 	// After a nack what has no verdict within the time to settle is sent again, without a word in the log.
 	f.troubles.add(trouble{began: began, ended: time.Now().Add(2 * time.Second), times: 10})
@@ -122,10 +122,10 @@ func (f *breakage) lose(broker int, remove func(*amqp.Channel) error) error {
 		err = f.withChannel(ctx, broker, remove)
 	}
 	if err == nil {
-		err = f.secure(ctx, f.brokers[broker-1].node)
+		err = f.nodes[f.brokers[broker-1].node].Save(ctx)
 	}
 	f.hold(0, 3*time.Second)
-	return errors.Join(err, f.declare(ctx, broker), f.secure(ctx, f.brokers[broker-1].node))
+	return errors.Join(err, f.declare(ctx, broker), f.nodes[f.brokers[broker-1].node].Save(ctx))
 }
 
 // drained is what was taken out of queues before they were deleted.

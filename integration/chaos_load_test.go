@@ -14,6 +14,7 @@ import (
 func (c *chaos) chaosLoad(round int) func(context.Context, *pgx.Conn, *rand.Rand, string) (bool, error) {
 	return func(ctx context.Context, conn *pgx.Conn, random *rand.Rand, name string) (bool, error) {
 		tx := &chaosTransaction{ctx: ctx, conn: conn, random: random, name: fmt.Sprintf("%d/%s", round, name), brokers: len(c.brokers)}
+		tx.session, _, _ = strings.Cut(name, "/")
 		// All is drawn before anything can fail, so that what a session does depends on the seed alone.
 		switch n := random.IntN(1000); {
 		case n < 200:
@@ -27,6 +28,8 @@ func (c *chaos) chaosLoad(round int) func(context.Context, *pgx.Conn, *rand.Rand
 		case n < 235:
 			tx.declare()
 			return true, tx.err
+		case n < 400:
+			return tx.rows()
 		}
 		return tx.usual()
 	}
@@ -38,6 +41,7 @@ type chaosTransaction struct {
 	conn    *pgx.Conn
 	random  *rand.Rand
 	name    string
+	session string
 	brokers int
 	count   int
 	err     error
@@ -139,6 +143,24 @@ func (tx *chaosTransaction) redeliver() (committed bool, err error) {
 		tx.run(`select amqp.redeliver_all($1, max_messages => 30)`, broker)
 	}
 	return tx.finish(commit)
+}
+
+// rows changes rows: each session has some of its own, so that none waits for another. In between it publishes.
+func (tx *chaosTransaction) rows() (committed bool, err error) {
+	tx.run("begin")
+	for range 1 + tx.random.IntN(8) {
+		broker, key := 1+tx.random.IntN(tx.brokers), loadQueue
+		if tx.random.IntN(20) == 0 {
+			key = "nowhere"
+		}
+		tx.run(fmt.Sprintf(`insert into public.rows_%d values ($1, $2, $3)
+			on conflict (id) do update set target = excluded.target, content = excluded.content`, broker),
+			fmt.Sprintf("%s/%d", tx.session, tx.random.IntN(10)), key, tx.body())
+		if tx.random.IntN(4) == 0 {
+			tx.publish("publish")
+		}
+	}
+	return tx.finish(tx.random.IntN(4) > 0)
 }
 
 // declare asks for what is there already, or for what is refused.

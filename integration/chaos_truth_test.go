@@ -2,8 +2,11 @@ package integration
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"hash/fnv"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,18 +46,18 @@ func hashOf(body string) uint64 {
 // may have forgotten what it was told, hence last.
 func (h *history) emissions(last pglogrepl.LSN) ([]emission, pglogrepl.LSN) {
 	h.w.t.Helper()
-	units := readUnits(h.w.t, query[[]byte](h.w, `
-		select data from pg_logical_slot_get_binary_changes($1, null, null,
-		  'proto_version', '1', 'publication_names', 'pgamqp', 'messages', 'true')`, h.slot))
 	var all []emission
-	for _, u := range units {
+	for _, u := range readUnits(h.w.t, h.frames("get")) {
 		if u.end <= last {
 			continue
 		}
 		last = u.end
 		for _, m := range u.messages {
-			if m.prefix == "amqp" && m.content[1] == 'p' {
+			switch {
+			case m.prefix == "amqp" && m.content[1] == 'p':
 				all = append(all, readEmission(h.w.t, m, u.end))
+			case chaosTable(m.table) > 0:
+				all = append(all, readRow(m, u.end))
 			}
 		}
 	}
@@ -82,14 +85,41 @@ func readEmission(t *testing.T, m unitMessage, end pglogrepl.LSN) emission {
 			key = string(value)
 		}
 	}
-	body := string(content)
-	e.name, e.hash = nameOf(body), hashOf(body)
+	e.name, e.hash = told(content)
 	for _, queue := range chaosQueues() {
 		if key == queue && (exchange == "" || exchange == chaosFleeting) {
 			e.to.queue = queue
 		}
 	}
 	return e
+}
+
+// readRow reads a row of a table of the load, which becomes a message to that broker.
+func readRow(m unitMessage, end pglogrepl.LSN) emission {
+	e := emission{lsn: m.lsn, end: end, to: place{broker: chaosTable(m.table)}}
+	e.name, e.hash = told([]byte(m.values[2]))
+	if key := m.values[1]; slices.Contains(chaosQueues(), key) {
+		e.to.queue = key
+	}
+	return e
+}
+
+// chaosTable returns which broker the rows of a table go to, 0 for a table that is none of the load's.
+func chaosTable(name string) (broker int) {
+	if n, _ := fmt.Sscanf(name, "rows_%d", &broker); n != 1 {
+		return 0
+	}
+	return broker
+}
+
+// told returns the name of a message and the hash of what it tells. A message about a row, sent at first or again
+// as a dead letter, tells what the row's column does.
+func told(body []byte) (name string, hash uint64) {
+	var r row
+	if json.Unmarshal(body, &r) == nil {
+		body = []byte(fmt.Sprint(r.After["content"]))
+	}
+	return nameOf(string(body)), hashOf(string(body))
 }
 
 // recordDeadLetters makes the database remember every dead letter there ever was.
@@ -137,8 +167,9 @@ func (c *chaos) buried() map[pglogrepl.LSN]int64 {
 func (c *chaos) letterNames() map[string]bool {
 	c.t.Helper()
 	names := make(map[string]bool)
-	for _, start := range query[string](c.world, `select convert_from(substr(body, 1, 60), 'UTF8') from amqp.dead_letter where kind = 'publish'`) {
-		names[nameOf(start)] = true
+	for _, body := range query[[]byte](c.world, `select body from amqp.dead_letter where kind = 'publish'`) {
+		name, _ := told(body)
+		names[name] = true
 	}
 	return names
 }

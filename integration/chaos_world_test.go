@@ -119,9 +119,14 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 		if err := c.declare(withDeadline(t, sqlLimit), i+1); err != nil {
 			t.Fatal(err)
 		}
+		rows := fmt.Sprintf("public.rows_%d", i+1)
+		c.script(
+			`create table `+rows+` (id text primary key, target text not null, content text not null)`,
+			fmt.Sprintf(`select amqp.route_table('%s', %d, '', '{column.target}')`, rows, i+1),
+		)
 	}
 	for node := range c.nodes {
-		if err := c.secure(withDeadline(t, sqlLimit), node); err != nil {
+		if err := c.nodes[node].Save(withDeadline(t, sqlLimit)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -151,13 +156,6 @@ func (c *chaos) declare(ctx context.Context, broker int) error {
 			ch.ExchangeDeclare(chaosFleeting, "direct", true, false, false, false, nil),
 			ch.QueueBind(chaosFragile, chaosFragile, chaosFleeting, false, nil))
 	})
-}
-
-// secure makes a node write to disk what it knows of queues and policies. Unlike messages that takes
-// some seconds otherwise, and a node that is killed before forgets a queue with all that it has confirmed.
-func (c *chaos) secure(ctx context.Context, node int) error {
-	_, err := c.nodes[node].Ctl(ctx, "eval", "mnesia:dump_log().")
-	return err
 }
 
 // withChannel opens a channel to a broker for a while.

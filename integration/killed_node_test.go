@@ -37,8 +37,7 @@ func TestR12KilledNodeKeepsWhatItConfirmed(t *testing.T) {
 			rounds[i] = append(rounds[i], q)
 		}
 	}
-	// A node forgets queues if it is killed before they are on its disk.
-	if _, err := w.rabbit.Ctl(withDeadline(t, sqlLimit), "eval", "mnesia:dump_log()."); err != nil {
+	if err := w.rabbit.Save(withDeadline(t, sqlLimit)); err != nil {
 		t.Fatal(err)
 	}
 	for _, queues := range rounds {

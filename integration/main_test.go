@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -37,12 +38,14 @@ const testProgram = "PGAMQP_TEST_PROGRAM"
 const maxMessageSize = 65 << 20
 
 func TestMain(m *testing.M) {
+	flag.Parse()
 	folder, err := os.MkdirTemp("", "pgamqp-integration-")
 	code := 1
 	if err == nil {
 		err = shared.start(folder)
 	}
 	if err == nil {
+		watchForHang()
 		code = m.Run()
 	}
 	if err := errors.Join(err, shared.close(), os.RemoveAll(folder)); err != nil {

@@ -221,7 +221,7 @@ func (b *boundaries) read(slot string, at pglogrepl.LSN) []unit {
 	ctx := withDeadline(b.t, sqlLimit)
 	conn := b.stream(ctx, slot, at)
 	defer func() { _ = conn.Close(ctx) }()
-	var frames [][]byte
+	var frames []frame
 	for {
 		m, err := conn.ReceiveMessage(ctx)
 		if err != nil {
@@ -238,7 +238,7 @@ func (b *boundaries) read(slot string, at pglogrepl.LSN) []unit {
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		frames = append(frames, slices.Clone(x.WALData))
+		frames = append(frames, frame{lsn: x.WALStart, data: slices.Clone(x.WALData)})
 		if x.WALData[0] == 'C' { // the last message is a transaction
 			if all := readUnits(b.t, frames); all[len(all)-1].content() == b.end {
 				return all

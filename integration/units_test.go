@@ -2,6 +2,8 @@ package integration
 
 import (
 	"encoding/binary"
+	"encoding/hex"
+	"errors"
 	"testing"
 
 	"github.com/jackc/pglogrepl"
@@ -16,10 +18,20 @@ type unit struct {
 	end         pglogrepl.LSN // the exact end, at which the next record begins
 }
 
+// unitMessage is a message, or the new values of a row that was inserted or updated.
 type unitMessage struct {
 	lsn     pglogrepl.LSN
 	prefix  string
 	content []byte
+
+	table  string // of a row
+	values []string
+}
+
+// frame is one of pgoutput, with the position that PostgreSQL gives it.
+type frame struct {
+	lsn  pglogrepl.LSN
+	data []byte
 }
 
 // content returns that of the first message.
@@ -31,14 +43,22 @@ func (u unit) content() string {
 }
 
 // readUnits puts the frames of pgoutput together to units, in order.
-func readUnits(t *testing.T, frames [][]byte) []unit {
+func readUnits(t *testing.T, frames []frame) []unit {
 	t.Helper()
 	var all []unit
 	var open unit
-	for _, frame := range frames {
-		parsed, err := pglogrepl.Parse(frame)
+	tables := make(map[uint32]string)
+	row := func(f frame, table uint32, values *pglogrepl.TupleData) {
+		m := unitMessage{lsn: f.lsn, table: tables[table]}
+		for _, v := range values.Columns {
+			m.values = append(m.values, string(v.Data))
+		}
+		open.messages = append(open.messages, m)
+	}
+	for _, f := range frames {
+		parsed, err := pglogrepl.Parse(f.data)
 		if err != nil {
-			t.Fatalf("frame %x: %v", frame, err)
+			t.Fatalf("frame %x: %v", f.data, err)
 		}
 		switch m := parsed.(type) {
 		case *pglogrepl.BeginMessage:
@@ -50,6 +70,12 @@ func readUnits(t *testing.T, frames [][]byte) []unit {
 			} else {
 				all = append(all, unit{messages: []unitMessage{message}, end: m.LSN})
 			}
+		case *pglogrepl.RelationMessage:
+			tables[m.RelationID] = m.RelationName
+		case *pglogrepl.InsertMessage:
+			row(f, m.RelationID, m.Tuple)
+		case *pglogrepl.UpdateMessage:
+			row(f, m.RelationID, m.NewTuple)
 		case *pglogrepl.CommitMessage:
 			open.commit, open.end = m.CommitLSN, m.TransactionEndLSN
 			all = append(all, open)
@@ -61,9 +87,24 @@ func readUnits(t *testing.T, frames [][]byte) []unit {
 // units returns what was committed, in the order of commits, other prefixes included.
 func (h *history) units() []unit {
 	h.w.t.Helper()
-	return readUnits(h.w.t, query[[]byte](h.w, `
-		select data from pg_logical_slot_peek_binary_changes($1, null, null,
-		  'proto_version', '1', 'publication_names', 'pgamqp', 'messages', 'true')`, h.slot))
+	return readUnits(h.w.t, h.frames("peek"))
+}
+
+// frames reads the slot: how is get, or peek, which reads the same again the next time.
+func (h *history) frames(how string) []frame {
+	h.w.t.Helper()
+	var all []frame
+	for _, f := range query[[]string](h.w, `
+		select array[lsn::text, encode(data, 'hex')] from pg_logical_slot_`+how+`_binary_changes($1, null, null,
+		  'proto_version', '1', 'publication_names', 'pgamqp', 'messages', 'true')`, h.slot) {
+		lsn, err := pglogrepl.ParseLSN(f[0])
+		data, failed := hex.DecodeString(f[1])
+		if err = errors.Join(err, failed); err != nil {
+			h.w.t.Fatal(err)
+		}
+		all = append(all, frame{lsn, data})
+	}
+	return all
 }
 
 // ends returns where the unit of each published message ends, by the message's body.

@@ -267,7 +267,8 @@ func channelTo(t *testing.T, node *testserver.RabbitMQ, vhost string) *amqp.Chan
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() }) // the test may have ended the broker
+	// The test may have ended the broker, and a queue that does not answer makes its node's end of a connection wait.
+	t.Cleanup(func() { _ = conn.CloseDeadline(time.Now().Add(10 * time.Second)) })
 	ch, err := conn.Channel()
 	if err != nil {
 		t.Fatal(err)
