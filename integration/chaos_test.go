@@ -86,7 +86,7 @@ type chaosRun struct {
 	lastEnd                       pglogrepl.LSN // of the units that were read from history
 	samples                       int           // that belong to earlier rounds
 	committed, rolledBack, failed int
-	emitted                       int
+	emitted, rows                 int
 	deadLetters                   int
 }
 
@@ -148,6 +148,11 @@ func (run *chaosRun) compare() {
 	r.buried = run.buried()
 	r.troubles = slices.Concat(run.troubles.take(), troublesOf(run.daemons.events(run.roundBegan.Add(-5*time.Second))))
 	run.emitted += len(r.emissions)
+	for _, e := range r.emissions {
+		if e.row {
+			run.rows++
+		}
+	}
 	run.deadLetters += len(r.buried)
 	run.checker.judge(r)
 	if said := run.checker.report(); said != "" {
@@ -190,8 +195,8 @@ func (run *chaosRun) report() {
 	}
 	faults, kinds := run.diary.faults()
 	fmt.Fprintf(os.Stderr, "chaos: seed %d: PostgreSQL %d, %d rounds, %d faults; %d transactions committed, %d rolled back, %d cut off; "+
-		"%d messages committed, %d delivered, %d of them again, %d times dead letters; %d marks; complaints: %d\n  %s\n",
-		run.seed, run.postgres.Version(), run.rounds, faults, run.committed, run.rolledBack, run.failed, run.emitted, run.checker.delivered,
+		"%d messages committed, %d of them rows, %d delivered, %d of them again, %d times dead letters; %d marks; complaints: %d\n  %s\n",
+		run.seed, run.postgres.Version(), run.rounds, faults, run.committed, run.rolledBack, run.failed, run.emitted, run.rows, run.checker.delivered,
 		run.checker.repeated, run.deadLetters, run.checker.marks, len(slices.Collect(maps.Keys(run.checker.complaints))), kinds)
 }
 

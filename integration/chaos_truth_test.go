@@ -28,6 +28,7 @@ type emission struct {
 	lsn  pglogrepl.LSN
 	end  pglogrepl.LSN // of its unit
 	to   place
+	row  bool // made of a row
 }
 
 // nameOf returns the name that a body begins with.
@@ -96,7 +97,7 @@ func readEmission(t *testing.T, m unitMessage, end pglogrepl.LSN) emission {
 
 // readRow reads a row of a table of the load, which becomes a message to that broker.
 func readRow(m unitMessage, end pglogrepl.LSN) emission {
-	e := emission{lsn: m.lsn, end: end, to: place{broker: chaosTable(m.table)}}
+	e := emission{lsn: m.lsn, end: end, to: place{broker: chaosTable(m.table)}, row: true}
 	e.name, e.hash = told([]byte(m.values[2]))
 	if key := m.values[1]; slices.Contains(chaosQueues(), key) {
 		e.to.queue = key
