@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -27,9 +28,7 @@ func copyOf(t *testing.T, w *world, broker int, queue string) map[string]map[str
 	rows, seen := map[string]map[string]any{}, map[string]bool{}
 	for _, m := range w.received(broker, queue) {
 		var r row
-		if err := json.Unmarshal(m.Body, &r); err != nil {
-			t.Fatal(err)
-		}
+		exactly(t, m.Body, &r)
 		if seen[m.MessageId] {
 			continue
 		}
@@ -56,14 +55,22 @@ func copyOf(t *testing.T, w *world, broker int, queue string) map[string]map[str
 	return rows
 }
 
+// exactly reads JSON with its numbers as they are written: a float of a million prints as 1e+06.
+func exactly(t *testing.T, text []byte, into any) {
+	t.Helper()
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(into); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // wantCopy compares such a copy with the table.
 func wantCopy(t *testing.T, w *world, table string, got map[string]map[string]any) {
 	t.Helper()
 	want := value[string](w, `select coalesce(jsonb_object_agg(x.id::text, to_jsonb(x)), '{}')::text from `+table+` x`)
 	var rows map[string]map[string]any
-	if err := json.Unmarshal([]byte(want), &rows); err != nil {
-		t.Fatal(err)
-	}
+	exactly(t, []byte(want), &rows)
 	wrong := 0
 	for id, row := range rows {
 		if fmt.Sprint(got[id]) != fmt.Sprint(row) {

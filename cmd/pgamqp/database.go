@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/spf13/cobra"
 
 	"github.com/pgamqp/pgamqp/internal/catalog"
 	"github.com/pgamqp/pgamqp/internal/config"
@@ -39,6 +40,15 @@ func withDatabase(ctx context.Context, url config.ConnString, f func(*pgx.Conn) 
 		_ = conn.Close(limited) // says goodbye; the work is done or has failed already
 	}()
 	return databaseError(f(conn))
+}
+
+// withSettings is withDatabase for a command that wants nothing of its settings but the database.
+func withSettings(cmd *cobra.Command, f func(context.Context, *pgx.Conn) error) error {
+	settings, err := loadSettings(cmd)
+	if err != nil {
+		return err
+	}
+	return withDatabase(cmd.Context(), settings.DatabaseURL, func(conn *pgx.Conn) error { return f(cmd.Context(), conn) })
 }
 
 // databaseError tells what somebody must set up from what may work the next time.

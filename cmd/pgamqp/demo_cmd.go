@@ -57,13 +57,3 @@ func newDemoCommand() *cobra.Command {
 	f.BoolVar(&o.Keep, "keep", false, "leave the servers running until Ctrl-C")
 	return cmd
 }
-
-// isTerminal tells whether w is a terminal, where a line can be overwritten.
-func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}

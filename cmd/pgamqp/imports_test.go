@@ -23,6 +23,8 @@ const (
 	modCobra      = "github.com/spf13/cobra"
 	modYaml       = "go.yaml.in/yaml/v3"
 	modSync       = "golang.org/x/sync"
+	modModel      = "github.com/prometheus/client_model"
+	modText       = "github.com/prometheus/common"
 )
 
 // arrows says what each package may import: packages of ours and modules of others. The standard library is free,
@@ -42,6 +44,7 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 		"internal/isolation":  {ours: []string{"decoder", "internal/backoff"}, outside: []string{modPglogrepl}},
 		"internal/rows":       {ours: []string{"decoder"}, outside: []string{modPglogrepl}, barred: noIO},
 		"internal/snapshot":   {ours: []string{"decoder", "metrics", "internal/backoff", "internal/catalog"}, outside: []string{modPgx}},
+		"internal/status":     {outside: []string{modModel, modText}},
 		"internal/fakenet":    {},
 		"internal/fakeamqp":   {ours: []string{"internal/fakenet"}, outside: []string{modAMQP}},
 		"internal/fakewal":    {ours: []string{"internal/fakenet"}, outside: []string{modPgx, modPglogrepl}},
@@ -54,7 +57,7 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 		"cmd/pgamqp": {
 			ours: []string{
 				"decoder", "metrics", "sql", "replication", "publisher",
-				"internal/backoff", "internal/config", "internal/catalog", "internal/isolation", "internal/rows", "internal/snapshot", "internal/demo", "internal/bench",
+				"internal/backoff", "internal/config", "internal/catalog", "internal/isolation", "internal/rows", "internal/snapshot", "internal/status", "internal/demo", "internal/bench",
 			},
 			outside: []string{modPgx, modPglogrepl, modAMQP, modPrometheus, modCobra, modSync},
 		},

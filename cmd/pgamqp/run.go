@@ -268,7 +268,7 @@ func (d *daemon) check(ctx context.Context) error {
 		}
 		warnings, err := catalog.Warnings(ctx, conn)
 		for _, w := range warnings {
-			d.log.Warn("the database is not set up as it should be", slog.String("warning", w))
+			d.log.Warn("the database is not set up as it should be", slog.String("warning", w.What), slog.String("fix", w.Fix))
 		}
 		return err
 	})

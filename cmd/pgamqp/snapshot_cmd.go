@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -101,9 +100,7 @@ func changeSnapshots(ctx context.Context, conn *pgx.Conn, tables []string, actio
 // showSnapshots prints a table, or JSON.
 func showSnapshots(out io.Writer, all []catalog.Snapshot, asJSON bool) error {
 	if asJSON {
-		e := json.NewEncoder(out)
-		e.SetIndent("", "  ")
-		return e.Encode(append([]catalog.Snapshot{}, all...)) // none is a list, too
+		return printJSON(out, append([]catalog.Snapshot{}, all...)) // none is a list, too
 	}
 	if len(all) == 0 {
 		fmt.Fprintln(out, "There is no snapshot. Ask for one with: pgamqp snapshot --table SCHEMA.TABLE")

@@ -58,9 +58,7 @@ func (d *daemon) readBrokers(ctx context.Context, xid uint32) ([]publisher.Broke
 				Policy: publisher.Policy{OnReject: publisher.OnReject(row.OnReject), RetryTimeout: row.RetryTimeout},
 			}
 			for _, h := range row.Hosts {
-				b.Hosts = append(b.Hosts, publisher.Host{
-					Host: h.Host, Port: int(h.Port), VHost: h.VHost, Username: h.Username, Password: h.Password, TLS: h.TLS,
-				})
+				b.Hosts = append(b.Hosts, publisherHost(&h))
 			}
 			out = append(out, b)
 		}
@@ -70,6 +68,10 @@ func (d *daemon) readBrokers(ctx context.Context, xid uint32) ([]publisher.Broke
 		d.limitMemory(len(out))
 	}
 	return out, err
+}
+
+func publisherHost(h *catalog.Host) publisher.Host {
+	return publisher.Host{Host: h.Host, Port: int(h.Port), VHost: h.VHost, Username: h.Username, Password: h.Password, TLS: h.TLS}
 }
 
 // storeDeadLetter writes a row of amqp.dead_letter for the publisher.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -62,9 +61,7 @@ func newVersionCommand() *cobra.Command {
 				_, err := fmt.Fprintln(cmd.OutOrStdout(), currentBuild())
 				return err
 			}
-			out := json.NewEncoder(cmd.OutOrStdout())
-			out.SetIndent("", "  ")
-			return out.Encode(currentBuild())
+			return printJSON(cmd.OutOrStdout(), currentBuild())
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, for scripts")

@@ -47,7 +47,7 @@ func openToForgers(t *testing.T, conn *pgx.Conn) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return slices.ContainsFunc(warnings, func(w string) bool { return strings.Contains(w, "may call pg_logical_emit_message") })
+	return slices.ContainsFunc(warnings, func(w catalog.Problem) bool { return strings.Contains(w.What, "may call pg_logical_emit_message") })
 }
 
 // forgeries are calls of every form of the function.

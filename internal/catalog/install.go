@@ -74,7 +74,9 @@ func Install(ctx context.Context, conn *pgx.Conn, o InstallOptions) (InstallRepo
 		}
 	}
 	warnings, err := Warnings(ctx, conn)
-	report.Warnings = append(report.Warnings, warnings...)
+	for _, w := range warnings {
+		report.Warnings = append(report.Warnings, w.String())
+	}
 	return report, err
 }
 
@@ -174,8 +176,8 @@ func installSlot(ctx context.Context, conn *pgx.Conn, s server, name string, exi
 }
 
 // Warnings returns what does not keep pgamqp from running, but an operator should know.
-func Warnings(ctx context.Context, conn *pgx.Conn) ([]string, error) {
-	var warnings []string
+func Warnings(ctx context.Context, conn *pgx.Conn) ([]Problem, error) {
+	var warnings problems
 	s, err := readServer(ctx, conn)
 	if err != nil {
 		return nil, err
@@ -197,13 +199,15 @@ func Warnings(ctx context.Context, conn *pgx.Conn) ([]string, error) {
 		if s.version < 160000 {
 			w += "; in this version one such call can also stop every logical slot of the database for good"
 		}
-		warnings = append(warnings, w+`; a superuser can close this by running "pgamqp install"`)
+		warnings.add(w, `as a superuser: run "pgamqp install"`)
 	}
 	for _, role := range missing {
-		warnings = append(warnings, fmt.Sprintf(`role %s does not exist: "create role %s nologin;" and "pgamqp install" make it, or grant privileges one by one`, role, role))
+		warnings.add(fmt.Sprintf("role %s does not exist", role),
+			fmt.Sprintf(`"create role %s nologin;" and "pgamqp install", or grant privileges one by one`, role))
 	}
 	if s.idleTimeout != "" {
-		warnings = append(warnings, fmt.Sprintf("idle_replication_slot_timeout is %s: a daemon that is stopped for longer loses the slot and all that is in it", s.idleTimeout))
+		warnings.add(fmt.Sprintf("idle_replication_slot_timeout is %s: a daemon that is stopped for longer loses the slot and all that is in it", s.idleTimeout),
+			"alter system set idle_replication_slot_timeout = 0; select pg_reload_conf();")
 	}
 	return warnings, nil
 }

@@ -24,6 +24,14 @@ type Problem struct {
 	Fix  string // a command or what to do; may be empty
 }
 
+// String puts both into one line.
+func (p Problem) String() string {
+	if p.Fix == "" {
+		return p.What
+	}
+	return p.What + "; fix: " + p.Fix
+}
+
 // ProblemsError lists all that stands in the way, in the order in which to fix it.
 type ProblemsError struct {
 	Action   string // what could not be done: "install", "run"

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/spf13/cobra"
+
+	"github.com/pgamqp/pgamqp/internal/catalog"
+	"github.com/pgamqp/pgamqp/internal/config"
+	"github.com/pgamqp/pgamqp/internal/status"
+	"github.com/pgamqp/pgamqp/publisher"
+	"github.com/pgamqp/pgamqp/sql"
+)
+
+const doctorHelp = `Look for everything that keeps messages from getting through, or will one day,
+and say how to put it right: settings and privileges in PostgreSQL, installation,
+publication, slot, each host of each broker (address, login, virtual host,
+exchanges of routes), the daemon.
+
+It changes nothing, and works before anything is installed. The exit code is 3 if
+there is an error; warnings alone leave it at 0.`
+
+const doctorExample = `  pgamqp doctor --database-url postgres://postgres@localhost/shop
+  pgamqp doctor --json | jq '.[] | select(.level != "ok")'`
+
+func newDoctorCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "doctor",
+		Short:   "Check every precondition and say how to fix what is wrong",
+		Long:    doctorHelp,
+		Example: doctorExample,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			settings, err := loadSettings(cmd)
+			if err != nil {
+				return err
+			}
+			d := examine(cmd.Context(), settings.Config)
+			if asJSON {
+				err = printJSON(cmd.OutOrStdout(), d.Findings)
+			} else {
+				err = printFindings(cmd.OutOrStdout(), d.Findings)
+			}
+			bad := 0
+			for _, f := range d.Findings {
+				if f.Level == catalog.LevelError {
+					bad++
+				}
+			}
+			if err == nil && bad > 0 {
+				err = exitWith(exitPrecondition, fmt.Errorf("doctor: %s", counted(int64(bad), "error")))
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: a list of findings")
+	addSettings(cmd, "database_url", "slot", "publication", "listen")
+	return cmd
+}
+
+// examine looks at the database, the brokers and the daemon. What it cannot look at is a finding, too.
+func examine(ctx context.Context, cfg config.Config) *catalog.Diagnosis {
+	d := &catalog.Diagnosis{}
+	var brokers []catalog.Broker
+	exchanges := make(map[int32][]string)
+	err := withDatabase(ctx, cfg.DatabaseURL, func(conn *pgx.Conn) error {
+		if err := catalog.Diagnose(ctx, conn, catalog.PreflightOptions{Slot: cfg.Slot, Publication: cfg.Publication}, d); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(d.Findings, func(f catalog.Finding) bool { return f.Area == "installation" && f.Level == catalog.LevelError }) {
+			return nil // there is no table of brokers, or we may not read it
+		}
+		var err error
+		if brokers, err = catalog.Brokers(ctx, conn); err != nil {
+			return err
+		}
+		if len(brokers) == 0 {
+			d.Add(catalog.LevelWarning, "brokers", "amqp.broker has no rows: every message becomes a dead letter", "insert into amqp.broker (host) values ('localhost');")
+		}
+		versions, err := catalog.RouteVersions(ctx, conn)
+		if err == nil && len(versions) > 0 {
+			for _, r := range versions[len(versions)-1].Routes {
+				if r.Exchange != "" && !slices.Contains(exchanges[r.BrokerID], r.Exchange) {
+					exchanges[r.BrokerID] = append(exchanges[r.BrokerID], r.Exchange)
+				}
+			}
+		}
+		if err != nil {
+			return err
+		}
+		letters, err := catalog.CountDeadLetters(ctx, conn)
+		if err == nil && letters > 0 {
+			d.Add(catalog.LevelWarning, "dead letters", counted(letters, "message")+" could not be delivered",
+				`"pgamqp dead-letters list" says why; then "pgamqp dead-letters redeliver --all"`)
+		}
+		return err
+	})
+	if err != nil {
+		d.Add(catalog.LevelError, "server", err.Error(), fixOfDatabase(err))
+	}
+	for _, b := range brokers {
+		for _, h := range b.Hosts {
+			examineHost(ctx, d, b.ID, publisherHost(&h), exchanges[b.ID])
+		}
+	}
+	examineDaemon(ctx, d, cfg.Listen)
+	return d
+}
+
+func fixOfDatabase(err error) string {
+	if exitCode(err) == exitPrecondition {
+		return "see the message: a login, a database or a privilege is missing"
+	}
+	return "see --database-url, and whether the server runs and its pg_hba.conf lets us in"
+}
+
+// examineHost logs in to one address of a broker, and looks for the exchanges of routes.
+func examineHost(ctx context.Context, d *catalog.Diagnosis, id int32, h publisher.Host, exchanges []string) {
+	area := fmt.Sprintf("broker %d", id)
+	missing, err := publisher.Check(ctx, h, exchanges)
+	if err != nil {
+		d.Add(catalog.LevelError, area, err.Error(), fixOfBroker(id, h, err))
+		return
+	}
+	d.Add(catalog.LevelOK, area, fmt.Sprintf("%s takes %q into virtual host %q", h.Address(), h.Username, h.VHost), "")
+	for _, name := range missing {
+		d.Add(catalog.LevelError, area, fmt.Sprintf("a route publishes to exchange %q, which is not in virtual host %q: its messages become dead letters", name, h.VHost),
+			fmt.Sprintf("select amqp.exchange_declare(%d, %s, 'topic', passive => false, durable => true);", id, sql.Literal(name)))
+	}
+}
+
+func fixOfBroker(id int32, h publisher.Host, err error) string {
+	var refused *amqp.Error
+	switch {
+	case errors.As(err, &refused) && refused.Code == amqp.NotAllowed:
+		return fmt.Sprintf(`rabbitmqctl add_vhost %[1]s; rabbitmqctl set_permissions -p %[1]s %[2]s "" ".*" ""`, shellWord(h.VHost), shellWord(h.Username))
+	case publisher.Denied(err):
+		return fmt.Sprintf("update amqp.broker set username = '...', password = '...' where broker_id = %d; or: rabbitmqctl change_password %s", id, shellWord(h.Username))
+	}
+	return fmt.Sprintf("see whether RabbitMQ runs there and a firewall lets us through; the address is in amqp.broker, broker_id %d", id)
+}
+
+// shellWord quotes what a shell would take apart.
+func shellWord(s string) string {
+	plain := func(r rune) bool {
+		return r == '/' || r == '.' || r == '_' || r == '-' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
+	}
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+func examineDaemon(ctx context.Context, d *catalog.Diagnosis, address string) {
+	const area = "daemon"
+	limited, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	daemon, err := status.Read(limited, address)
+	switch {
+	case err != nil:
+		d.Add(catalog.LevelWarning, area, err.Error(), `start it with "pgamqp run", or give the address of its HTTP server with --listen`)
+	case daemon.State != "streaming" && daemon.State != "standby":
+		d.Add(catalog.LevelError, area, fmt.Sprintf("the daemon at %s is %s", address, daemon.State), "see its log")
+	case daemon.Version != currentBuild().Version:
+		d.Add(catalog.LevelWarning, area, fmt.Sprintf("the daemon at %s has version %s, this program %s", address, daemon.Version, currentBuild().Version), "restart the daemon after an upgrade")
+	default:
+		d.Add(catalog.LevelOK, area, fmt.Sprintf("the daemon at %s is %s", address, daemon.State), "")
+	}
+}
+
+// printFindings prints a line for each, and how to put it right below it; colored on a terminal.
+func printFindings(out io.Writer, all []catalog.Finding) error {
+	var b strings.Builder
+	for _, f := range all {
+		mark := map[catalog.Level]string{catalog.LevelOK: "ok     ", catalog.LevelWarning: "warning", catalog.LevelError: "ERROR  "}[f.Level]
+		if isTerminal(out) {
+			color := map[catalog.Level]int{catalog.LevelOK: 32, catalog.LevelWarning: 33, catalog.LevelError: 31}[f.Level]
+			mark = fmt.Sprintf("\x1b[%dm%s\x1b[0m", color, mark)
+		}
+		fmt.Fprintf(&b, "%s  %s: %s\n", mark, f.Area, printable(strings.ReplaceAll(f.What, "\n", " ")))
+		if f.Fix != "" {
+			fmt.Fprintf(&b, "         fix: %s\n", printable(f.Fix))
+		}
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}

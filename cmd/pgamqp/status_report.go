@@ -1,0 +1,200 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/pgamqp/pgamqp/internal/catalog"
+	"github.com/pgamqp/pgamqp/internal/status"
+)
+
+// statusReport is what `pgamqp status` shows. Its JSON is an interface: fields are added, not renamed.
+type statusReport struct {
+	PostgreSQL   string                `json:"postgresql"` // version
+	Database     string                `json:"database"`
+	Schema       int                   `json:"schema_version"`
+	Slots        []statusSlot          `json:"slots"`
+	Brokers      []statusBroker        `json:"brokers"`
+	DeadLetters  []catalog.LetterCount `json:"dead_letters"`
+	Snapshots    []catalog.Snapshot    `json:"snapshots"` // not over, or failed
+	OldestWriter string                `json:"oldest_writing_transaction"`
+
+	Daemon      *status.Daemon `json:"daemon"` // null if it does not answer
+	DaemonError string         `json:"daemon_error,omitempty"`
+}
+
+type statusSlot struct {
+	Name      string `json:"name"`
+	State     string `json:"state"` // streamed, waiting, missing, lost
+	LagBytes  int64  `json:"lag_bytes"`
+	Retained  int64  `json:"retained_wal_bytes"`
+	SafeWAL   *int64 `json:"safe_wal_bytes"` // null: without a limit
+	WALStatus string `json:"wal_status"`
+	Confirmed string `json:"confirmed_lsn"`
+}
+
+type statusBroker struct {
+	ID    int32    `json:"broker_id"`
+	Hosts []string `json:"hosts"`
+	State string   `json:"state"` // "" if no daemon answers
+
+	*status.Broker `json:"counters,omitempty"`
+	*status.Rate   `json:"rate,omitempty"`
+	DeadLetters    int64 `json:"dead_letters"`
+}
+
+func reportOf(o *catalog.Overview) *statusReport {
+	r := &statusReport{
+		PostgreSQL: o.ServerVersion, Database: o.Database, Schema: o.Installation.Version,
+		Slots: []statusSlot{}, Brokers: []statusBroker{},
+		DeadLetters:  append([]catalog.LetterCount{}, o.Letters...),
+		Snapshots:    append([]catalog.Snapshot{}, o.Snapshots...),
+		OldestWriter: o.OldestWriter,
+	}
+	for i := range o.Slots {
+		s := &o.Slots[i]
+		state := "nobody reads it"
+		switch {
+		case s.Missing:
+			state = "missing"
+		case s.Lost():
+			state = "lost"
+		case s.Active:
+			state = "streaming"
+		}
+		r.Slots = append(r.Slots, statusSlot{s.Name, state, s.ConfirmedLag, s.Retained, s.SafeWALSize, s.WALStatus, s.ConfirmedFlush.String()})
+	}
+	for i := range o.Brokers {
+		b := statusBroker{ID: o.Brokers[i].ID, Hosts: []string{}}
+		for _, h := range o.Brokers[i].Hosts {
+			b.Hosts = append(b.Hosts, h.String())
+		}
+		for _, l := range o.Letters {
+			if l.BrokerID != nil && *l.BrokerID == b.ID {
+				b.DeadLetters += l.Count
+			}
+		}
+		r.Brokers = append(r.Brokers, b)
+	}
+	return r
+}
+
+// addDaemon adds what a daemon says; before is an earlier moment of it, or zero.
+func (r *statusReport) addDaemon(now *status.Daemon, before status.Daemon) {
+	r.Daemon = now
+	rates := status.Rates(before, *now)
+	for i := range r.Brokers {
+		b := &r.Brokers[i]
+		b.State = "idle" // of a broker that it has not met yet
+		at := slices.IndexFunc(now.Brokers, func(d status.Broker) bool { return d.ID == b.ID })
+		if at < 0 {
+			continue
+		}
+		b.Broker = &now.Brokers[at]
+		b.State = b.Broker.State()
+		if !before.At.IsZero() {
+			rate := rates[b.ID]
+			b.Rate = &rate
+		}
+	}
+}
+
+// print draws the tables.
+func (r *statusReport) print(out io.Writer) error {
+	fmt.Fprintf(out, "database %s, PostgreSQL %s, schema version %d\n", r.Database, r.PostgreSQL, r.Schema)
+	if d := r.Daemon; d != nil {
+		fmt.Fprintf(out, "daemon: %s, version %s, oldest unconfirmed commit %s\n", d.State, d.Version, ageOf(d.LagSeconds))
+	} else {
+		fmt.Fprintf(out, "daemon: not seen: %s\n", r.DaemonError)
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\nSLOT\tSTATE\tLAG\tWAL KEPT\tUNTIL LOST\tWAL STATUS\tCONFIRMED")
+	for _, s := range r.Slots {
+		safe := "no limit"
+		if s.SafeWAL != nil {
+			safe = sizeOf(*s.SafeWAL)
+		}
+		if s.State == "missing" {
+			fmt.Fprintf(w, "%s\t%s\t-\t-\t-\t-\t-\n", s.Name, s.State)
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, s.State, sizeOf(s.LagBytes), sizeOf(s.Retained), safe, s.WALStatus, s.Confirmed)
+	}
+	fmt.Fprintln(w, "\nBROKER\tHOSTS\tSTATE\tIN FLIGHT\tCONFIRMED/S\tCONFIRM P50\tP99\tDEAD LETTERS")
+	for i := range r.Brokers {
+		b := &r.Brokers[i]
+		flight, rate, p50, p99 := "-", "-", "-", "-"
+		if b.Broker != nil {
+			flight = fmt.Sprintf("%.0f/%.0f", b.Unconfirmed, b.Window)
+		}
+		if b.Rate != nil {
+			rate, p50, p99 = fmt.Sprintf("%.0f", b.Rate.Confirmed), milliseconds(b.ConfirmP50), milliseconds(b.ConfirmP99)
+		}
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", b.ID, strings.Join(b.Hosts, ", "), cmp.Or(b.State, "-"), flight, rate, p50, p99, b.DeadLetters)
+	}
+	if len(r.Brokers) == 0 {
+		fmt.Fprintln(w, "none: insert into amqp.broker (host) values ('...');")
+	}
+	if len(r.DeadLetters) > 0 {
+		fmt.Fprintln(w, "\nDEAD LETTERS\tBROKER\tREASON\tOLDEST")
+		for _, l := range r.DeadLetters {
+			fmt.Fprintf(w, "%d\t%s\t%s\t%s ago\n", l.Count, orDash(l.BrokerID), l.Reason, ageOf(time.Since(l.Oldest).Seconds()))
+		}
+	}
+	if len(r.Snapshots) > 0 {
+		fmt.Fprintln(w, "\nSNAPSHOT\tTABLE\tSTATE\tABOUT\tERROR")
+		for _, s := range r.Snapshots {
+			fmt.Fprintf(w, "%d\t%s.%s\t%s\t%s\t%s\n", s.ID, printable(s.Schema), printable(s.Table), s.State, share(s), printable(s.Error))
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if r.OldestWriter != "" {
+		_, err := fmt.Fprintf(out, "\noldest writing transaction, whose WAL is kept: %s\n", printable(r.OldestWriter))
+		return err
+	}
+	return nil
+}
+
+// sizeOf is a number of bytes for people, with three digits.
+func sizeOf(n int64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, names := float64(n), []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+	for _, name := range names {
+		if value /= unit; value < unit {
+			return fmt.Sprintf("%.3g %s", value, name)
+		}
+	}
+	return fmt.Sprint(n)
+}
+
+// ageOf is a time for people.
+func ageOf(seconds float64) string {
+	switch d := time.Duration(seconds * float64(time.Second)); {
+	case seconds <= 0:
+		return "none"
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < 48*time.Hour:
+		return d.Round(time.Second).String()
+	default:
+		return fmt.Sprintf("%d days", int(d.Hours()/24))
+	}
+}
+
+// milliseconds is a time to a confirm, or a dash for none.
+func milliseconds(seconds float64) string {
+	if seconds == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.3g ms", seconds*1000)
+}

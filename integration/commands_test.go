@@ -1,0 +1,240 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// command runs the program against the world's database and, if there is one, its daemon, and returns what it printed.
+func (w *world) command(d *daemon, code int, args ...string) string {
+	w.t.Helper()
+	args = append(args, "--database-url", w.url())
+	switch {
+	case args[0] != "status" && args[0] != "doctor":
+	case d != nil:
+		args = append(args, "--slot", w.slot, "--listen", d.address())
+	default:
+		args = append(args, "--slot", w.slot, "--listen", fmt.Sprintf("127.0.0.1:%d", closedPort(w.t)))
+	}
+	got, output := pgamqp(w.t, args...)
+	if got != code {
+		w.t.Fatalf("pgamqp %q ends with code %d, want %d:\n%s", args, got, code, output)
+	}
+	return output
+}
+
+// decode reads the JSON that a command printed; behind it there may be its error.
+func decode[T any](t *testing.T, output string) (value T) {
+	t.Helper()
+	if err := json.NewDecoder(strings.NewReader(output)).Decode(&value); err != nil {
+		t.Fatalf("%v:\n%s", err, output)
+	}
+	return value
+}
+
+func wantMatch(t *testing.T, output string, patterns ...string) {
+	t.Helper()
+	for _, p := range patterns {
+		if !regexp.MustCompile(p).MatchString(output) {
+			t.Errorf("no match for %q in:\n%s", p, output)
+		}
+	}
+}
+
+// statusJSON is what scripts rely on.
+type statusJSON struct {
+	Slots []struct {
+		Name, State string
+		LagBytes    *int64 `json:"lag_bytes"`
+	}
+	Brokers []struct {
+		BrokerID    int `json:"broker_id"`
+		State       string
+		DeadLetters int                `json:"dead_letters"`
+		Counters    map[string]any     `json:"counters"`
+		Rate        map[string]float64 `json:"rate"`
+	}
+	Daemon      *struct{ State, Version string }
+	DaemonError string `json:"daemon_error"`
+}
+
+func TestStatusShowsTheWholePath(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{brokers: 2})
+	w.queue(1, "q")
+	w.queue(2, "q")
+	w.exec(`update amqp.broker set port = $1 where broker_id = 2`, closedPort(t))
+	d := w.start("--detach-after", "1s")
+	w.exec(`select amqp.publish(1, '', 'q', 'good ' || n) from generate_series(1, 50) n`)
+	w.exec(`select amqp.publish(1, '', 'nowhere', 'bad')`)
+	w.waitDelivered()
+	w.exec(`select amqp.publish(2, '', 'q', 'waits')`)
+	await(t, time.Minute, "broker 2 is detached", func() bool {
+		w.exec(`select amqp.publish(1, '', 'q', 'more')`)
+		return w.ownSlots() == 1
+	})
+	s := decode[statusJSON](t, w.command(d, 0, "status", "--json", "--interval", "100ms"))
+	if len(s.Slots) != 2 || s.Slots[0].Name != w.slot || s.Slots[0].State != "streaming" || s.Slots[0].LagBytes == nil || s.Slots[1].Name != w.slot+"_broker_2" {
+		t.Errorf("slots %+v", s.Slots)
+	}
+	if s.Daemon == nil || s.Daemon.State != "streaming" || s.Daemon.Version == "" {
+		t.Errorf("daemon %+v, %s", s.Daemon, s.DaemonError)
+	}
+	if len(s.Brokers) != 2 {
+		t.Fatalf("brokers %+v", s.Brokers)
+	}
+	if b := s.Brokers[0]; b.State != "connected" || b.DeadLetters != 1 || b.Counters["confirmed_messages"].(float64) < 51 || b.Rate == nil {
+		t.Errorf("broker 1: %+v", b)
+	}
+	if b := s.Brokers[1]; b.State != "detached, disconnected" {
+		t.Errorf("broker 2: %+v", b)
+	}
+	wantMatch(t, w.command(d, 0, "status"),
+		`(?m)^daemon: streaming, version \S+, oldest unconfirmed commit `,
+		`(?m)^`+w.slot+` +streaming +\d`,
+		`(?m)^1 +127\.0\.0\.1:\d+ +connected +\d+/2048 +\d+ .* 1$`,
+		`(?m)^2 +127\.0\.0\.1:\d+ +detached, disconnected `,
+		`(?m)^1 +1 +unroutable +\d\S* ago$`)
+	d.kill()
+	await(t, startLimit, "the slot is free", func() bool {
+		return value[bool](w, `select not active from pg_replication_slots where slot_name = $1`, w.slot)
+	})
+	s = decode[statusJSON](t, w.command(nil, 0, "status", "--json", "--interval", "100ms"))
+	if s.Daemon != nil || !strings.Contains(s.DaemonError, "connection refused") || s.Slots[0].State != "nobody reads it" {
+		t.Errorf("without a daemon: %+v", s)
+	}
+}
+
+func TestDeadLettersAreListedShownSentAgainAndRemoved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{})
+	w.start()
+	w.exec(`select amqp.publish(1, '', 'later', 'body ' || n) from generate_series(1, 5) n`)
+	w.exec(`select amqp.publish(1, 'missing', 'k', E'\\x00ff'::bytea)`)
+	w.waitDelivered()
+	all := w.letters()
+	id := func(i int) string { return fmt.Sprint(all[i].ID) }
+
+	type listed struct {
+		ID        int64
+		Reason    string
+		BodyBytes int64 `json:"body_bytes"`
+	}
+	list := decode[[]listed](t, w.command(nil, 0, "dead-letters", "list", "--json"))
+	if len(list) != 6 || list[0].ID != all[0].ID || list[0].Reason != "unroutable" || list[0].BodyBytes != 6 || list[5].Reason != "not_found" {
+		t.Errorf("listed %+v", list)
+	}
+	wantMatch(t, w.command(nil, 0, "dead-letters", "list", "--limit", "2", "--after", id(0)),
+		`(?m)^`+id(1)+` .* unroutable +\(default\) +later +6 +312 NO_ROUTE$`, `(?m)^3 more: --after `+id(2)+`$`)
+	if list := decode[[]listed](t, w.command(nil, 0, "dead-letters", "list", "--json", "--exchange", "missing")); len(list) != 1 || list[0].ID != all[5].ID {
+		t.Errorf("to exchange missing: %+v", list)
+	}
+	if list := decode[[]listed](t, w.command(nil, 0, "dead-letters", "list", "--json", "--older-than", "1h")); len(list) != 0 {
+		t.Errorf("older than an hour: %+v", list)
+	}
+	wantMatch(t, w.command(nil, 0, "dead-letters", "show", id(0)), `(?m)^reply +312 NO_ROUTE$`, `(?m)^routing key +later$`, `(?m)^body 1$`)
+	wantMatch(t, w.command(nil, 0, "dead-letters", "show", id(5)), `(?m)^00000000  00 ff `)
+	if body := w.command(nil, 0, "dead-letters", "show", "--body", id(5)); body != "\x00\xff" {
+		t.Errorf("the body is %q", body)
+	}
+	wantMatch(t, w.command(nil, 1, "dead-letters", "show", "999999"), `no dead letter has the id 999999`)
+	wantMatch(t, w.command(nil, 2, "dead-letters", "show", "x"), `"x" is not the id of a dead letter`)
+
+	wantMatch(t, w.command(nil, 2, "dead-letters", "purge"), `which ones\?`)
+	wantMatch(t, w.command(nil, 2, "dead-letters", "redeliver", "--all", id(0)), `give it alone`)
+	wantMatch(t, w.command(nil, 0, "dead-letters", "redeliver", "--all", "--dry-run"), `^6 dead letters would be sent again`)
+	if n := len(w.letters()); n != 6 {
+		t.Fatalf("%d are left after a dry run", n)
+	}
+	w.queue(1, "later")
+	wantMatch(t, w.command(nil, 0, "dead-letters", "redeliver", id(3), id(1)), `^2 dead letters sent again`)
+	wantMatch(t, w.command(nil, 1, "dead-letters", "redeliver", id(3)), `1 of the ids that were given are not there`)
+	wantMatch(t, w.command(nil, 0, "dead-letters", "redeliver", "--reason", "unroutable", "--limit", "2"), `^2 dead letters sent again`)
+	wantMatch(t, w.command(nil, 0, "dead-letters", "purge", "--broker", "1", "--exchange", "missing"), `^1 dead letter removed`)
+	if got := fmt.Sprint(bodies(w.received(1, "later"))); got != "[body 2 body 4 body 1 body 3]" {
+		t.Errorf("what came again is %s", got)
+	}
+	if left := w.letters(); len(left) != 1 || string(left[0].Body) != "body 5" {
+		t.Errorf("left are %+v", left)
+	}
+}
+
+type finding struct{ Level, Area, What, Fix string }
+
+// wantFinding returns how to fix what a finding says.
+func wantFinding(t *testing.T, all []finding, level, area, what string) (fix string) {
+	t.Helper()
+	for _, f := range all {
+		if f.Level == level && f.Area == area && regexp.MustCompile(what).MatchString(f.What) {
+			return f.Fix
+		}
+	}
+	t.Errorf("no %s about %s matches %q in %+v", level, area, what, all)
+	return ""
+}
+
+func TestDoctorFindsWhatIsWrongAndHowToFixIt(t *testing.T) {
+	t.Parallel()
+	bare := newWorld(t, worldOptions{bare: true})
+	all := decode[[]finding](t, bare.command(nil, 3, "doctor", "--json"))
+	wantFinding(t, all, "ok", "server", `^PostgreSQL \d+.*logical decoding`)
+	if fix := wantFinding(t, all, "error", "installation", `schema amqp is not installed`); fix != `run "pgamqp install"` {
+		t.Errorf("the fix is %q", fix)
+	}
+
+	w := newWorld(t, worldOptions{brokers: 5})
+	w.queue(1, "q")
+	d := w.start()
+	w.exec(`select amqp.publish(1, '', 'q', 'good')`)
+	w.waitDelivered()
+	for _, f := range decode[[]finding](t, w.command(d, 0, "doctor", "--json")) {
+		if f.Level == "error" {
+			t.Errorf("with all as it should be: %+v", f)
+		}
+	}
+	w.exec(`update amqp.broker set port = $1 where broker_id = 2`, closedPort(t))
+	w.exec(`update amqp.broker set password = 'wrong' where broker_id = 3`)
+	w.exec(`update amqp.broker set vhost = 'no such' where broker_id = 4`)
+	w.script(
+		`create table public.anonymous (id int primary key)`,
+		`create table public.apart (id int primary key)`,
+		`select amqp.route_table('public.anonymous', 5, 'changes', '{op}')`,
+		`select amqp.route_table('public.apart', 5, '', 'q')`,
+		`alter table public.anonymous drop constraint anonymous_pkey`,
+		`alter publication pgamqp drop table public.apart`,
+		`select amqp.publish(1, '', 'nowhere', 'bad')`,
+	)
+	w.waitDelivered()
+	all = decode[[]finding](t, w.command(d, 3, "doctor", "--json"))
+	wantFinding(t, all, "ok", "broker 1", `takes "guest"`)
+	wantFinding(t, all, "error", "broker 2", `connection refused`)
+	if fix := wantFinding(t, all, "error", "broker 3", `username or password not allowed`); !strings.Contains(fix, "where broker_id = 3") {
+		t.Errorf("the fix is %q", fix)
+	}
+	if fix := wantFinding(t, all, "error", "broker 4", `vhost "?no such`); !strings.Contains(fix, "add_vhost") {
+		t.Errorf("the fix is %q", fix)
+	}
+	wantFinding(t, all, "warning", "dead letters", `1 message could not be delivered`)
+	wantFinding(t, all, "ok", "daemon", `is streaming`)
+	// These fixes are SQL, which has to do what it says.
+	for _, broken := range []struct{ level, area, what string }{
+		{"error", "publication", `UPDATE and DELETE fail on public.anonymous`},
+		{"error", "broker 5", `a route publishes to exchange "changes", which is not in`},
+		{"warning", "publication", `route \d+ is for public.apart, which is not published`},
+	} {
+		fix := wantFinding(t, all, broken.level, broken.area, broken.what)
+		w.exec(strings.TrimPrefix(fix, "add a primary key, or: "))
+	}
+	w.waitDelivered()
+	after := decode[[]finding](t, w.command(d, 3, "doctor", "--json"))
+	for _, f := range after {
+		if f.Area == "publication" && f.Level != "ok" || f.Area == "broker 5" && f.Level != "ok" {
+			t.Errorf("after its fix: %+v", f)
+		}
+	}
+	wantMatch(t, w.command(d, 3, "doctor"), `(?m)^ok       server: `, `(?m)^ERROR    broker 2: .*\n         fix: `, `doctor: 3 errors`)
+}

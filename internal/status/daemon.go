@@ -1,0 +1,188 @@
+package status
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+// Daemon is what a daemon said at a moment. Counters are totals since its start.
+type Daemon struct {
+	At      time.Time `json:"at"`
+	Version string    `json:"version"`
+	// State is connecting, streaming, standby, slot_lost or stopped.
+	State string `json:"state"`
+	// LagSeconds is the age of the oldest unconfirmed commit, 0 when there is none.
+	LagSeconds float64  `json:"lag_seconds"`
+	Received   float64  `json:"received_messages"`
+	Brokers    []Broker `json:"brokers"` // by id
+}
+
+// Broker is what it said of one broker.
+type Broker struct {
+	ID       int32  `json:"broker_id"`
+	Hosts    []Host `json:"hosts"`
+	Blocked  bool   `json:"blocked"`  // by an alarm of RabbitMQ
+	Detached bool   `json:"detached"` // reads a slot of its own
+	Holding  bool   `json:"holding"`  // on_reject is hold, and a message is tried again
+
+	Unconfirmed float64 `json:"unconfirmed_messages"`
+	Window      float64 `json:"window_messages"`
+
+	Published    float64 `json:"published_messages"`
+	Confirmed    float64 `json:"confirmed_messages"`
+	Nacked       float64 `json:"nacked_messages"`
+	Returned     float64 `json:"returned_messages"`
+	DeadLettered float64 `json:"dead_lettered_messages"`
+
+	confirms histogram // from publish to confirm, in seconds
+}
+
+// Host is an address of a broker.
+type Host struct {
+	Address   string `json:"address"`
+	Connected bool   `json:"connected"`
+}
+
+// State is the broker's in a word.
+func (b *Broker) State() string {
+	connected := slices.ContainsFunc(b.Hosts, func(h Host) bool { return h.Connected })
+	switch {
+	case !connected && b.Detached:
+		return "detached, disconnected"
+	case !connected && len(b.Hosts) > 0:
+		return "disconnected"
+	case b.Blocked:
+		return "blocked"
+	case b.Holding:
+		return "holding"
+	case b.Detached:
+		return "catching up"
+	case connected:
+		return "connected"
+	}
+	return "idle" // nothing was sent to it yet
+}
+
+// Read asks the daemon whose HTTP server listens on an address, host:port.
+func Read(ctx context.Context, address string) (Daemon, error) {
+	d, err := read(ctx, address)
+	if err != nil {
+		return d, fmt.Errorf("ask the daemon at %s: %w", address, err)
+	}
+	return d, nil
+}
+
+const mostMetrics = 16 << 20 // bytes; a daemon with thousands of exchanges has less
+
+func read(ctx context.Context, address string) (Daemon, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return Daemon{}, err
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost" // a daemon that listens on all addresses
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/metrics", nil)
+	if err != nil {
+		return Daemon{}, err
+	}
+	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+	if err != nil {
+		return Daemon{}, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return Daemon{}, fmt.Errorf("it answers %s", response.Status)
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(io.LimitReader(response.Body, mostMetrics))
+	if err != nil {
+		return Daemon{}, fmt.Errorf("read its metrics: %w", err)
+	}
+	d := fromMetrics(families)
+	if d.Version == "" {
+		return d, errors.New("what listens there is not pgamqp")
+	}
+	d.At = time.Now()
+	return d, nil
+}
+
+// fromMetrics picks what is told here from all metrics, by their names.
+func fromMetrics(families map[string]*dto.MetricFamily) Daemon {
+	var d Daemon
+	brokers := make(map[int32]*Broker)
+	each := func(name string, f func(m *dto.Metric, value float64)) {
+		for _, m := range families["pgamqp_"+name].GetMetric() {
+			f(m, m.GetGauge().GetValue()+m.GetCounter().GetValue()) // one of them is there
+		}
+	}
+	// ofBroker is each for what has a label broker with the number of one.
+	ofBroker := func(name string, f func(b *Broker, m *dto.Metric, value float64)) {
+		each(name, func(m *dto.Metric, value float64) {
+			id, err := strconv.ParseInt(label(m, "broker"), 10, 32)
+			if err != nil {
+				return // "unknown": what could not be decoded
+			}
+			b := brokers[int32(id)]
+			if b == nil {
+				b = &Broker{ID: int32(id)}
+				brokers[b.ID] = b
+			}
+			f(b, m, value)
+		})
+	}
+	sum := func(name string, field func(*Broker) *float64) {
+		ofBroker(name, func(b *Broker, _ *dto.Metric, value float64) { *field(b) += value })
+	}
+	flag := func(name string, field func(*Broker) *bool) {
+		ofBroker(name, func(b *Broker, _ *dto.Metric, value float64) { *field(b) = value == 1 })
+	}
+	each("build_info", func(m *dto.Metric, _ float64) { d.Version = label(m, "version") })
+	each("replication_state", func(m *dto.Metric, value float64) {
+		if value == 1 {
+			d.State = label(m, "state")
+		}
+	})
+	each("lag_seconds", func(_ *dto.Metric, value float64) { d.LagSeconds = max(d.LagSeconds, value) })
+	each("received_messages_total", func(_ *dto.Metric, value float64) { d.Received += value })
+	ofBroker("broker_connected", func(b *Broker, m *dto.Metric, value float64) {
+		b.Hosts = append(b.Hosts, Host{label(m, "host"), value == 1})
+	})
+	flag("broker_blocked", func(b *Broker) *bool { return &b.Blocked })
+	flag("broker_detached", func(b *Broker) *bool { return &b.Detached })
+	flag("broker_holding", func(b *Broker) *bool { return &b.Holding })
+	sum("unconfirmed_messages", func(b *Broker) *float64 { return &b.Unconfirmed })
+	sum("unconfirmed_window", func(b *Broker) *float64 { return &b.Window })
+	sum("published_messages_total", func(b *Broker) *float64 { return &b.Published })
+	sum("confirmed_messages_total", func(b *Broker) *float64 { return &b.Confirmed })
+	sum("nacked_messages_total", func(b *Broker) *float64 { return &b.Nacked })
+	sum("returned_messages_total", func(b *Broker) *float64 { return &b.Returned })
+	sum("dead_lettered_messages_total", func(b *Broker) *float64 { return &b.DeadLettered })
+	ofBroker("publish_confirm_seconds", func(b *Broker, m *dto.Metric, _ float64) { b.confirms = histogramOf(m.GetHistogram()) })
+	for _, b := range brokers {
+		d.Brokers = append(d.Brokers, *b)
+	}
+	slices.SortFunc(d.Brokers, func(a, b Broker) int { return cmp.Compare(a.ID, b.ID) })
+	return d
+}
+
+func label(m *dto.Metric, name string) string {
+	for _, l := range m.GetLabel() {
+		if l.GetName() == name {
+			return l.GetValue()
+		}
+	}
+	return ""
+}
