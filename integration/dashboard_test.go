@@ -1,0 +1,91 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgamqp/pgamqp/internal/testserver"
+)
+
+// panel is what the tests look at in a panel of Grafana.
+type panel struct {
+	ID      int
+	Type    string
+	Title   string
+	GridPos struct{ H, W, X, Y int }
+	Targets []struct{ Expr string }
+}
+
+func dashboard(t *testing.T) []panel {
+	t.Helper()
+	text, err := os.ReadFile("../metrics/dashboard/pgamqp.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := decode[struct{ Panels []panel }](t, string(text))
+	if len(d.Panels) < 20 || !json.Valid(text) {
+		t.Fatalf("%d panels", len(d.Panels))
+	}
+	return d.Panels
+}
+
+// TestDashboardOfPrometheusShowsSomethingOnEveryPanel asks a real Prometheus what Grafana would, while everything
+// that is to be seen happens.
+func TestDashboardOfPrometheusShowsSomethingOnEveryPanel(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{
+		Settings: map[string]string{"max_slot_wal_keep_size": "1GB"}, // or there is no distance to the loss of the slot
+	})})
+	w.queue(1, "q")
+	d := w.start("--heartbeat-interval", "1s")
+	prometheus, err := testserver.StartPrometheus(testserver.PrometheusOptions{Targets: []string{d.address()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := prometheus.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w.exec(`select amqp.publish(1, '', 'no queue', 'unroutable')`)
+	ctx := withDeadline(t, 2*time.Minute)
+	variables := strings.NewReplacer("$slot", ".*", "$broker", ".*", "$__rate_interval", "30s")
+	for _, p := range dashboard(t) {
+		for _, target := range p.Targets {
+			query := variables.Replace(target.Expr)
+			if strings.Contains(query, "$") {
+				t.Errorf("panel %q: a variable is not known: %s", p.Title, target.Expr)
+				continue
+			}
+			if _, err := prometheus.QueryUntil(ctx, query, func(s []testserver.Sample) bool {
+				w.exec(`select amqp.publish(1, '', 'q', g::text) from generate_series(1, 3) g`) // something goes on meanwhile
+				return len(s) > 0
+			}); err != nil {
+				t.Fatalf("panel %q shows nothing: %v", p.Title, err)
+			}
+		}
+	}
+}
+
+func TestDashboardOfPrometheusIsDrawnWithoutOverlap(t *testing.T) {
+	t.Parallel()
+	ids, taken := map[int]bool{}, map[[2]int]string{}
+	for _, p := range dashboard(t) {
+		if ids[p.ID] || p.Title == "" || (p.Type == "row") != (len(p.Targets) == 0) {
+			t.Errorf("panel %d %q of type %s with %d targets", p.ID, p.Title, p.Type, len(p.Targets))
+		}
+		ids[p.ID] = true
+		for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
+			for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
+				if other := taken[[2]int{x, y}]; other != "" || x >= 24 {
+					t.Fatalf("%s lies over %s at %s", p.Title, other, fmt.Sprint(x, y))
+				}
+				taken[[2]int{x, y}] = p.Title
+			}
+		}
+	}
+}
