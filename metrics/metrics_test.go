@@ -27,6 +27,9 @@ func everything(t *testing.T) *prometheus.Registry {
 	reg := prometheus.NewPedanticRegistry()
 	metrics.NewBuildInfo(reg, "v1.2.3", "abcdef")
 
+	metrics.NewReload(reg).Done(true)
+	metrics.NewSnapshot(reg)
+
 	r := metrics.NewReplication(reg, "pgamqp")
 	r.State.Set(metrics.StateStreaming)
 	r.LagSeconds.SetFunc(func() float64 { return 0.5 })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -109,6 +110,7 @@ func (p *pump) operate(ctx context.Context, e *entry) bool {
 		p.failure = fmt.Errorf("%s: %w", e.request.operation, err)
 		return false
 	case refusal == nil:
+		p.log.Debug("declared", slog.String("operation", e.request.operation.String()))
 		p.resolve(e)
 		return true
 	}

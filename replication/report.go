@@ -212,6 +212,7 @@ func (s *stream) sendStatus(now time.Time, ask bool) error {
 		return fmt.Errorf("report position: %w", err)
 	}
 	s.metrics.StatusUpdates.Sent.Inc()
+	s.log.Debug("position reported", slog.Any("confirmed", flushed), slog.Any("received", received))
 	r.last, r.lastAt, r.owed = flushed, now, false
 	if ask {
 		r.askedAt = now

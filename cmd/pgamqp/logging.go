@@ -8,7 +8,7 @@ import (
 )
 
 // newLogger returns the daemon's logger. It is the only one: nothing uses slog's default.
-func newLogger(w io.Writer, format config.LogFormat, level slog.Level) *slog.Logger {
+func newLogger(w io.Writer, format config.LogFormat, level slog.Leveler) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if format == config.LogJSON {
 		return slog.New(slog.NewJSONHandler(w, options))

@@ -34,7 +34,7 @@ var _ replication.Sink = (*publisher.Publisher)(nil)
 // does not cure. The order of its end: the session stops receiving, drains the
 // publisher and reports; then the publisher closes its connections; then
 // everything else, HTTP among it, so that the drain can be watched.
-func runDaemon(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+func runDaemon(ctx context.Context, cfg config.Config, reload *reloader, log *slog.Logger) error {
 	listener, err := listenHTTP(ctx, cfg.Listen)
 	if err != nil {
 		return exitWith(exitUsage, err)
@@ -55,6 +55,10 @@ func runDaemon(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 
 	server := newHTTPServer(d.registry, d.live, d.ready, log)
 	group.Go(func() error { return server.Run(background, listener) })
+	group.Go(func() error {
+		reload.run(background, log, metrics.NewReload(d.registry))
+		return nil
+	})
 	err = d.preflight(ctx)
 	if err == nil {
 		group.Go(func() error { return d.publisher.Run(background) })

@@ -4,6 +4,8 @@ import (
 	"log/slog"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pgamqp/pgamqp/internal/config"
 )
 
 const runHelp = `Run the daemon: read messages from the replication slot, publish them, and move
@@ -16,6 +18,8 @@ the database URL it works with the one that is the primary, also after a failove
 SIGTERM or SIGINT stop it: it reads no more, waits for confirms of what was sent
 up to --shutdown-timeout, reports its position and exits with 0. What was not
 confirmed by then is published after the next start. A second signal kills it.
+SIGHUP makes it read its settings again: the log level changes at once, other
+settings with the next start, and it says which.
 
 The log goes to stderr. The HTTP server answers on
   /metrics  metrics for Prometheus
@@ -41,10 +45,13 @@ func newRunCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			log := newLogger(cmd.ErrOrStderr(), settings.LogFormat, settings.LogLevel)
+			level := new(slog.LevelVar)
+			level.Set(settings.LogLevel)
+			log := newLogger(cmd.ErrOrStderr(), settings.LogFormat, level)
+			reload := newReloader(func() (config.Loaded, error) { return loadSettings(cmd) }, settings.Config, level)
 			build := currentBuild()
 			log.Info("starting", slog.String("version", build.Version), slog.String("commit", build.Commit), slog.Any("config", settings.Config))
-			if err := runDaemon(cmd.Context(), settings.Config, log); err != nil {
+			if err := runDaemon(cmd.Context(), settings.Config, reload, log); err != nil {
 				code := exitCode(err)
 				log.Error("exiting", slog.Any("error", err), slog.Int("exit_code", code))
 				return &exitError{code: code, err: err, logged: true}

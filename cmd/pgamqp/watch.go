@@ -148,6 +148,7 @@ func (d *daemon) heartbeat(ctx context.Context) error {
 		err = d.session.WaitConfirmed(ctx, lsn)
 	}
 	if err == nil {
+		d.log.Debug("heartbeat came through", slog.String("lsn", lsn.String()), slog.Duration("after", time.Since(began)))
 		d.received.HeartbeatRoundTrip.Observe(time.Since(began).Seconds())
 		d.received.LastHeartbeat.SetToCurrentTime()
 	}

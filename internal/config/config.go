@@ -86,6 +86,17 @@ func Default() Config {
 	}
 }
 
+// Differences returns the names of the settings that differ, in the order in which they are shown.
+func Differences(a, b Config) []string {
+	var names []string
+	for _, o := range options() {
+		if o.show(&a) != o.show(&b) || o.name == "database_url" && a.DatabaseURL != b.DatabaseURL { // shown without its password
+			names = append(names, o.name)
+		}
+	}
+	return names
+}
+
 // LogValue implements [slog.LogValuer]: all settings, without secrets.
 func (c Config) LogValue() slog.Value {
 	attrs := make([]slog.Attr, 0, len(options()))
