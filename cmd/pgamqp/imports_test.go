@@ -45,6 +45,7 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 		"internal/rows":       {ours: []string{"decoder"}, outside: []string{modPglogrepl}, barred: noIO},
 		"internal/snapshot":   {ours: []string{"decoder", "metrics", "internal/backoff", "internal/catalog"}, outside: []string{modPgx}},
 		"internal/status":     {outside: []string{modModel, modText}},
+		"internal/tail":       {ours: []string{"decoder"}, outside: []string{modPgx, modPglogrepl}},
 		"internal/fakenet":    {},
 		"internal/fakeamqp":   {ours: []string{"internal/fakenet"}, outside: []string{modAMQP}},
 		"internal/fakewal":    {ours: []string{"internal/fakenet"}, outside: []string{modPgx, modPglogrepl}},
@@ -57,7 +58,7 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 		"cmd/pgamqp": {
 			ours: []string{
 				"decoder", "metrics", "sql", "replication", "publisher",
-				"internal/backoff", "internal/config", "internal/catalog", "internal/isolation", "internal/rows", "internal/snapshot", "internal/status", "internal/demo", "internal/bench",
+				"internal/backoff", "internal/config", "internal/catalog", "internal/isolation", "internal/rows", "internal/snapshot", "internal/status", "internal/tail", "internal/demo", "internal/bench",
 			},
 			outside: []string{modPgx, modPglogrepl, modAMQP, modPrometheus, modCobra, modSync},
 		},

@@ -110,24 +110,31 @@ func (d *daemon) untilDone(ctx context.Context, what string, try func() error) e
 // routeVersions reads all versions of amqp.route, once transaction xid is visible (0: at once).
 func (d *daemon) routeVersions(ctx context.Context, xid uint32) ([]rows.Version, error) {
 	var out []rows.Version
-	err := d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		if err := catalog.AwaitVisible(ctx, conn, xid); err != nil {
-			return err
-		}
-		versions, err := catalog.RouteVersions(ctx, conn)
-		for _, v := range versions {
-			version := rows.Version{Announced: v.Announced, Committed: v.Committed}
-			for _, r := range v.Routes {
-				version.Routes = append(version.Routes, rows.Route{
-					ID: r.ID, BrokerID: r.BrokerID, Exchange: r.Exchange, Schema: r.Schema, Table: r.Table, Prefix: r.Prefix,
-					Operations: r.Operations, RoutingKey: r.RoutingKey, Format: rows.Format(r.Format),
-					Encoding: rows.Encoding{NumericAsNumber: r.NumericAs == "number", BytesAsHex: r.ByteaAs == "hex"},
-				})
-			}
-			out = append(out, version)
-		}
+	err := d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		out, err = rowVersions(ctx, conn, xid)
 		return err
 	})
+	return out, err
+}
+
+// rowVersions is routeVersions on a connection.
+func rowVersions(ctx context.Context, conn *pgx.Conn, xid uint32) ([]rows.Version, error) {
+	if err := catalog.AwaitVisible(ctx, conn, xid); err != nil {
+		return nil, err
+	}
+	versions, err := catalog.RouteVersions(ctx, conn)
+	var out []rows.Version
+	for _, v := range versions {
+		version := rows.Version{Announced: v.Announced, Committed: v.Committed}
+		for _, r := range v.Routes {
+			version.Routes = append(version.Routes, rows.Route{
+				ID: r.ID, BrokerID: r.BrokerID, Exchange: r.Exchange, Schema: r.Schema, Table: r.Table, Prefix: r.Prefix,
+				Operations: r.Operations, RoutingKey: r.RoutingKey, Format: rows.Format(r.Format),
+				Encoding: rows.Encoding{NumericAsNumber: r.NumericAs == "number", BytesAsHex: r.ByteaAs == "hex"},
+			})
+		}
+		out = append(out, version)
+	}
 	return out, err
 }
 
@@ -138,12 +145,17 @@ func (d *daemon) describeType(ctx context.Context, oid uint32) (*rows.Descriptio
 		t, err = catalog.ReadType(ctx, conn, oid)
 		return err
 	})
-	if err != nil || t == nil {
-		return nil, err
+	return rowDescription(t), err
+}
+
+// rowDescription is nil for a type that is not there.
+func rowDescription(t *catalog.Type) *rows.Description {
+	if t == nil {
+		return nil
 	}
 	out := &rows.Description{Kind: t.Kind, Name: t.Name, Elem: t.Elem, Base: t.Base, Delimiter: t.Delimiter}
 	for _, a := range t.Attributes {
 		out.Attributes = append(out.Attributes, rows.Attribute(a))
 	}
-	return out, nil
+	return out
 }
