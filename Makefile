@@ -20,7 +20,9 @@ ONCE ?= TestR[0-9]|Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Excha
 # Which integration tests are about PostgreSQL alone: `make test-rabbitmq4` leaves them out.
 POSTGRES_ONLY ?= ^TestP[0-9]|Postgres|Slot|Publication|Role|Privileges|IsRefused|Mistakes|Compare|ServerSendsAgain|ServerWithout|StreamWorks|SynchronousStandby|TwentyClean|TwentyKills
 # Integration tests that have a target of their own.
-APART := ^Test(Measure|Chaos$$|BrokenBuilds$$|Gate$$)
+APART := ^Test(Measure|Chaos$$|BrokenBuilds$$|Gate$$|Package$$)
+# The test that installs the package needs root on Debian; `make test` leaves it out elsewhere.
+IF_INSTALLABLE := $(shell [[ $$(id -u) == 0 ]] && command -v dpkg >/dev/null && echo test-package)
 # `make chaos`: the seed of all choices, a random one if empty, and for how long.
 SEED ?=
 TIME ?= 2m
@@ -35,6 +37,19 @@ help: ## list the targets
 .PHONY: build
 build: ## build bin/pgamqp
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o bin/ ./cmd/pgamqp
+
+# The tools of a release have a module of their own, too.
+release_tools := bin/nfpm bin/cyclonedx-gomod
+$(release_tools) &: tools/release/go.mod tools/release/go.sum
+	$(GO) -C tools/release build -o ../../bin/ tool
+
+.PHONY: package
+package: $(release_tools) ## make programs, Debian and RPM packages, checksums and bill of materials in dist/
+	scripts/package.sh '$(VERSION)' '$(COMMIT)'
+
+.PHONY: test-package
+test-package: setup package ## install the Debian package on this machine, run and remove it (Debian and root only)
+	PGAMQP_TEST_PACKAGE=$$(ls $(CURDIR)/dist/pgamqp_*_$$($(GO) env GOARCH).deb) $(GO) test -v -count=1 -timeout 10m -run '^TestPackage$$' ./integration
 
 .PHONY: demo
 demo: setup-demo build ## install what is missing, start private servers, send messages through pgamqp
@@ -59,7 +74,7 @@ $(linter): tools/go.mod tools/go.sum
 
 .PHONY: lint
 lint: setup $(linter) ## check format, modules, code and scripts
-	shellcheck scripts/*.sh .ci/run
+	shellcheck scripts/*.sh packaging/scripts/*.sh .ci/run
 	$(linter) fmt --diff
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
@@ -70,7 +85,7 @@ format: $(linter) ## bring the code into the form that `make lint` wants
 	$(linter) fmt
 
 .PHONY: test
-test: unit integration gate chaos ## all tests
+test: unit integration gate chaos $(IF_INSTALLABLE) ## all tests
 
 .PHONY: unit
 unit: setup ## the tests of every package but integration
@@ -122,4 +137,4 @@ fuzz: ## fuzz each target for a minute, or FUZZ_SECONDS
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin dist

@@ -87,6 +87,7 @@ missing() {
 	have shellcheck || echo shellcheck
 	have gcc || echo gcc
 	have git || echo git
+	[[ ! -x /usr/bin/dpkg ]] || have systemd-analyze || echo systemd
 	local v
 	for v in $versions; do
 		has_postgres "$v" || echo "postgresql-$v"

@@ -23,6 +23,7 @@ const (
 	modCobra      = "github.com/spf13/cobra"
 	modYaml       = "go.yaml.in/yaml/v3"
 	modSync       = "golang.org/x/sync"
+	modSystemd    = "github.com/coreos/go-systemd/v22"
 	modModel      = "github.com/prometheus/client_model"
 	modText       = "github.com/prometheus/common"
 )
@@ -60,7 +61,7 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 				"decoder", "metrics", "sql", "replication", "publisher",
 				"internal/backoff", "internal/config", "internal/catalog", "internal/isolation", "internal/rows", "internal/snapshot", "internal/status", "internal/tail", "internal/demo", "internal/bench",
 			},
-			outside: []string{modPgx, modPglogrepl, modAMQP, modPrometheus, modCobra, modSync},
+			outside: []string{modPgx, modPglogrepl, modAMQP, modPrometheus, modCobra, modSystemd, modSync},
 		},
 		"integration": {ours: []string{"internal/testserver"}, outside: []string{modPgx, modPglogrepl, modAMQP}},
 	}

@@ -53,6 +53,7 @@ func newRootCommand() *cobra.Command {
 		newVersionCommand(),
 		newDemoCommand(),
 		newBenchCommand(),
+		newManCommand(),
 	)
 	return root
 }

@@ -56,6 +56,10 @@ func runDaemon(ctx context.Context, cfg config.Config, reload *reloader, log *sl
 	server := newHTTPServer(d.registry, d.live, d.ready, log)
 	group.Go(func() error { return server.Run(background, listener) })
 	group.Go(func() error {
+		notifySystemd(ctx, d.live, d.ready, log)
+		return nil
+	})
+	group.Go(func() error {
 		reload.run(background, log, metrics.NewReload(d.registry))
 		return nil
 	})

@@ -119,3 +119,14 @@ func Table() string {
 	}
 	return b.String()
 }
+
+// Sample returns a configuration file in which every setting stands as a comment, with its default.
+func Sample() string {
+	var b strings.Builder
+	b.WriteString("# Settings of the daemon; `pgamqp config` shows what is in effect. Remove the # in front of what you change, and run\n" +
+		"# `systemctl restart pgamqp`. Brokers are rows of the table amqp.broker.\n")
+	for _, o := range Options() {
+		fmt.Fprintf(&b, "\n# %s\n#%s: %q\n", strings.ReplaceAll(o.Doc, "`", ""), o.Name, o.Default)
+	}
+	return b.String()
+}

@@ -3,6 +3,8 @@ package config_test
 import (
 	"flag"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -45,5 +47,33 @@ func TestReadmeHasTheTableOfOptions(t *testing.T) {
 	}
 	if diff := cmp.Diff(config.Table(), table); diff != "" {
 		t.Errorf("the table of options is out of date; `go test ./internal/config -update` rewrites it:\n%s", diff)
+	}
+}
+
+// The file of the packages has every setting, and holds if the comments are taken away.
+func TestSampleOfThePackagesIsUpToDate(t *testing.T) {
+	const path = "../../packaging/pgamqp.yaml"
+	if *update {
+		if err := os.WriteFile(path, []byte(config.Sample()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(have), config.Sample()); diff != "" {
+		t.Errorf("%s is out of date; `go test ./internal/config -update` rewrites it:\n%s", path, diff)
+	}
+	file := filepath.Join(t.TempDir(), "pgamqp.yaml")
+	if err := os.WriteFile(file, []byte(regexp.MustCompile(`(?m)^#(\w)`).ReplaceAllString(config.Sample(), "$1")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := config.Load(config.Input{File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(config.Default().String(), loaded.String()); diff != "" {
+		t.Errorf("without the comments it says something else than the defaults:\n%s", diff)
 	}
 }
