@@ -12,10 +12,11 @@ import (
 func newManCommand() *cobra.Command {
 	var folder string
 	cmd := &cobra.Command{
-		Use:    "man",
-		Short:  "Write a manual page for each command",
-		Hidden: true,
-		Args:   cobra.NoArgs,
+		Use:     "man",
+		Short:   "Write a manual page for each command",
+		Example: "  pgamqp man --dir /usr/local/share/man/man1",
+		Hidden:  true,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if folder == "" {
 				return exitWith(exitUsage, errors.New("--dir: give the folder that they are written to"))
