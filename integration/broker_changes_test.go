@@ -215,7 +215,7 @@ func testExpiredPassword(t *testing.T, window int, limit time.Duration) {
 	l := w.startTrickle("", "q")
 	l.waitCommits(100)
 	goroutines := d.metric("go_goroutines")
-	if err := w.rabbit.AddUser(withDeadline(t, sqlLimit), user, "changed", ""); err != nil {
+	if err := w.rabbit.AddUser(withDeadline(t, sqlLimit), user, changedPassword, ""); err != nil {
 		t.Fatal(err)
 	}
 	before := d.confirmed()
@@ -226,7 +226,7 @@ func testExpiredPassword(t *testing.T, window int, limit time.Duration) {
 		l.waitCommits(faultWindow + 1)
 	}
 	before = d.confirmed()
-	w.exec(`update amqp.broker set password = 'changed' where broker_id = 1`)
+	w.exec(`update amqp.broker set password = $1 where broker_id = 1`, changedPassword)
 	d.wantRecoveryWithin(limit, "password expired", time.Now(), before)
 	l.stop()
 	h.compare(1, "q").wantRepeatedAtMost(t, window)
@@ -253,7 +253,7 @@ func TestR18DeletedUserIsWaitedFor(t *testing.T) {
 	}
 	await(t, startLimit, "the login is refused", func() bool { return d.metric("pgamqp_broker_connects_total", `result="denied"`) > 0 })
 	before := d.confirmed()
-	if err := w.rabbit.AddUser(ctx, user, "secret", ""); err != nil {
+	if err := w.rabbit.AddUser(ctx, user, userPassword, ""); err != nil {
 		t.Fatal(err)
 	}
 	w.allow(user, ".*")

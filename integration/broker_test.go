@@ -69,7 +69,7 @@ func TestBrokerCanBeCorrectedWhileTheDaemonRuns(t *testing.T) {
 	w.queue(2, "q")
 	name := w.database + "_user"
 	ctx := withDeadline(t, sqlLimit)
-	if err := w.rabbit.AddUser(ctx, name, "right", ""); err != nil {
+	if err := w.rabbit.AddUser(ctx, name, userPassword, ""); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -80,11 +80,11 @@ func TestBrokerCanBeCorrectedWhileTheDaemonRuns(t *testing.T) {
 	if err := w.rabbit.SetPermissions(ctx, w.vhosts[0], name, "", ".*", ""); err != nil {
 		t.Fatal(err)
 	}
-	w.exec(`update amqp.broker set username = $1, password = 'wrong' where broker_id = 1`, name)
+	w.exec(`update amqp.broker set username = $1, password = $2 where broker_id = 1`, name, wrongPassword)
 	d := w.start()
 	w.exec(`select amqp.publish(1, '', 'q', 'waits for the password')`)
 	d.waitLog("username or password not allowed")
-	w.exec(`update amqp.broker set password = 'right' where broker_id = 1`)
+	w.exec(`update amqp.broker set password = $1 where broker_id = 1`, userPassword)
 	if got := bodies(w.received(1, "q")); !slices.Equal(got, []string{"waits for the password"}) {
 		t.Errorf("%q came", got)
 	}

@@ -197,7 +197,7 @@ func TestDoctorFindsWhatIsWrongAndHowToFixIt(t *testing.T) {
 		}
 	}
 	w.exec(`update amqp.broker set port = $1 where broker_id = 2`, closedPort(t))
-	w.exec(`update amqp.broker set password = 'wrong' where broker_id = 3`)
+	w.exec(`update amqp.broker set password = $1 where broker_id = 3`, wrongPassword)
 	w.exec(`update amqp.broker set vhost = 'no such' where broker_id = 4`)
 	w.script(
 		`create table public.anonymous (id int primary key)`,

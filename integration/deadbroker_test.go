@@ -57,7 +57,7 @@ func TestDeadBrokerDefinitionsAreNotTriedInAHotLoop(t *testing.T) {
 	silent := wrong(func(r *row) { r.port = silentPort(t) })
 	postgres := wrong(func(r *row) { r.port = w.postgres.Port() })
 	host := wrong(func(r *row) { r.host = "nowhere.invalid" })
-	password := wrong(func(r *row) { r.password = "wrong" })
+	password := wrong(func(r *row) { r.password = wrongPassword })
 	vhost := wrong(func(r *row) { r.vhost = "no such vhost" })
 
 	// Attempts in ten seconds: an unreachable host is tried once a second on average, one that

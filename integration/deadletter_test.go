@@ -47,7 +47,7 @@ func (w *world) limitedUser(write string) (name string) {
 	w.t.Helper()
 	ctx := withDeadline(w.t, sqlLimit)
 	name = w.database + "_limited"
-	if err := w.rabbit.AddUser(ctx, name, "secret", ""); err != nil {
+	if err := w.rabbit.AddUser(ctx, name, userPassword, ""); err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() {
@@ -56,7 +56,7 @@ func (w *world) limitedUser(write string) (name string) {
 		}
 	})
 	w.allow(name, write)
-	w.exec(`update amqp.broker set username = $1, password = 'secret' where broker_id = 1`, name)
+	w.exec(`update amqp.broker set username = $1, password = $2 where broker_id = 1`, name, userPassword)
 	return name
 }
 

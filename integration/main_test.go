@@ -135,12 +135,21 @@ func cleanEnvironment() []string {
 	return env
 }
 
+// The passwords of all tests. None may ever be seen in what the program prints, see checkLog.
+const (
+	anyPassword     = "Password-" // what they have in common
+	rolePassword    = anyPassword + "of-a-role"
+	userPassword    = anyPassword + "of-a-user"
+	wrongPassword   = anyPassword + "that-is-wrong"
+	changedPassword = anyPassword + "that-was-changed"
+)
+
 // checkLog fails the test for what no output of the program may hold.
 func checkLog(t *testing.T, log string) {
 	t.Helper()
-	for _, bad := range []string{"DATA RACE", "panic:", "fatal error:"} {
+	for _, bad := range []string{"DATA RACE", "panic:", "fatal error:", anyPassword} {
 		if strings.Contains(log, bad) {
-			t.Errorf("the program reports a %s\n%s", strings.TrimSuffix(bad, ":"), log)
+			t.Errorf("the program prints a %s\n%s", strings.TrimSuffix(bad, ":"), log)
 		}
 	}
 }

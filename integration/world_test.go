@@ -121,11 +121,15 @@ func (w *world) cleanup() {
 }
 
 // url is the address of the world's database.
-func (w *world) url() string { return w.postgres.URL(w.database) }
+//
+// It has a password, which the server does not ask for, so that every test would find it in a log.
+func (w *world) url() string {
+	return strings.Replace(w.postgres.URL(w.database), "//postgres@", "//postgres:"+rolePassword+"@", 1)
+}
 
 // urlAs is url for another role.
 func (w *world) urlAs(role string) string {
-	return strings.Replace(w.url(), "//postgres@", "//"+role+"@", 1)
+	return strings.Replace(w.postgres.URL(w.database), "//postgres@", "//"+role+":"+rolePassword+"@", 1)
 }
 
 // install runs `pgamqp install`.
