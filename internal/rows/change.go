@@ -11,7 +11,8 @@ type change struct {
 	message   *decoder.Message
 	relation  *decoder.Relation
 	operation string
-	types     []*Type // of the columns
+	types     []*Type  // of the columns
+	names     [][]byte // of the columns, as they begin a member of an object: "id":
 	// before and after are nil if the change has none. In before, columns that the replica
 	// identity does not have are absent.
 	before, after []value
@@ -27,11 +28,11 @@ type value struct {
 	absent bool
 }
 
-// set takes a change apart. types are those of the table's columns. What c had room for before is
+// set takes a change apart. types and names are those of the table's columns. What c had room for before is
 // used again.
-func (c *change) set(m *decoder.Message, types []*Type) {
+func (c *change) set(m *decoder.Message, types []*Type, names [][]byte) {
 	d := m.Change
-	*c = change{message: m, relation: d.Relation, operation: Operation(d.Op), types: types, room: c.room}
+	*c = change{message: m, relation: d.Relation, operation: Operation(d.Op), types: types, names: names, room: c.room}
 	if d.Old != nil {
 		c.before = c.values(d.Old, 0)
 		for i := range c.before {

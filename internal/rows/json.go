@@ -1,7 +1,10 @@
 package rows
 
 import (
+	"math/bits"
 	"strconv"
+
+	"github.com/jackc/pglogrepl"
 
 	"github.com/pgamqp/pgamqp/decoder"
 )
@@ -17,7 +20,7 @@ func (e Encoding) appendJSON(dst []byte, c *change) []byte {
 	dst = appendString(append(dst, `{"schema":`...), []byte(c.relation.Schema))
 	dst = appendString(append(dst, `,"table":`...), []byte(c.relation.Name))
 	dst = append(append(append(dst, `,"op":"`...), c.operation...), '"')
-	dst = append(append(append(dst, `,"lsn":"`...), c.message.LSN.String()...), '"')
+	dst = append(appendLSN(append(dst, `,"lsn":"`...), c.message.LSN), '"')
 	dst = strconv.AppendUint(append(dst, `,"xid":`...), uint64(c.message.XID), 10)
 	dst = append(c.appendCommitTime(append(dst, `,"commit_time":"`...)), '"')
 	if d := c.message.Change; d.Op == decoder.OpTruncate {
@@ -43,6 +46,20 @@ func (e Encoding) appendJSON(dst []byte, c *change) []byte {
 	return append(dst, '}')
 }
 
+// appendLSN writes a position as PostgreSQL does: two hexadecimal numbers.
+func appendLSN(dst []byte, lsn pglogrepl.LSN) []byte {
+	return appendHex(append(appendHex(dst, uint32(lsn>>32)), '/'), uint32(lsn))
+}
+
+func appendHex(dst []byte, n uint32) []byte {
+	const digits = "0123456789ABCDEF"
+	shift := max(0, 28-bits.LeadingZeros32(n)&^3) // of the first digit that is not 0
+	for ; shift >= 0; shift -= 4 {
+		dst = append(dst, digits[n>>shift&0xf])
+	}
+	return dst
+}
+
 // appendRow writes a row as an object, null if there is none.
 func (e Encoding) appendRow(dst []byte, c *change, row []value) []byte {
 	if row == nil {
@@ -58,7 +75,7 @@ func (e Encoding) appendRow(dst []byte, c *change, row []value) []byte {
 			dst = append(dst, ',')
 		}
 		first = false
-		dst = append(appendString(dst, []byte(c.relation.Columns[i].Name)), ':')
+		dst = append(dst, c.names[i]...)
 		switch v.State {
 		case decoder.Null:
 			dst = append(dst, "null"...)

@@ -42,6 +42,7 @@ type Router struct {
 type table struct {
 	routes []*Route // that are for it
 	types  []*Type  // of its columns; nil until they are needed
+	names  [][]byte // of its columns, see change
 }
 
 // NewRouter returns a Router without routes. now tells the time that formats have in which a
@@ -90,6 +91,9 @@ func (r *Router) table(rel *decoder.Relation) *table {
 		}
 	}
 	t := &table{}
+	for _, column := range rel.Columns {
+		t.names = append(t.names, append(appendString(nil, []byte(column.Name)), ':'))
+	}
 	for i := range r.routes {
 		if r.routes[i].matches(rel) {
 			t.routes = append(t.routes, &r.routes[i])
@@ -148,7 +152,7 @@ func (r *Router) Messages(ctx context.Context, m *decoder.Message) ([]decoder.Me
 				return nil, err
 			}
 			c = &r.change
-			c.set(m, types)
+			c.set(m, types, t.names)
 		}
 		out = r.appendMessages(out, route, c)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -101,7 +102,7 @@ func (e Encoding) appendBytes(dst, text []byte) ([]byte, error) {
 // not know, infinity and years before Christ, stays as it is.
 func appendTime(dst, text []byte) []byte {
 	date, clock, found := bytes.Cut(text, []byte(" "))
-	if !found || len(bytes.Trim(date, "0123456789-")) > 0 || len(bytes.Trim(clock, "0123456789:.+-")) > 0 {
+	if !found || !isOf(date, "-") || !isOf(clock, ":.+-") {
 		return appendString(dst, text)
 	}
 	dst = append(append(append(dst, '"'), date...), 'T')
@@ -109,6 +110,16 @@ func appendTime(dst, text []byte) []byte {
 		return append(append(dst, utc...), `Z"`...)
 	}
 	return append(append(dst, clock...), '"')
+}
+
+// isOf tells whether a text is made of digits and some marks only.
+func isOf(text []byte, marks string) bool {
+	for _, b := range text {
+		if (b < '0' || b > '9') && strings.IndexByte(marks, b) < 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // appendString appends text as a JSON string. What is not UTF-8, which only a database

@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pglogrepl"
+	"pgregory.net/rapid"
 )
 
 // known returns a type by its OID; the database has those that are described.
@@ -126,6 +129,15 @@ func FuzzValue(f *testing.F) {
 		composite := &Type{Kind: KindComposite, Fields: []Field{{"a", known(t, 25)}, {"b", known(t, 1009)}}}
 		if got := (Encoding{}).appendValue(nil, composite, []byte(text)); !json.Valid(got) {
 			t.Fatalf("composite: %q became %s", text, got)
+		}
+	})
+}
+
+func TestPositionsAreWrittenAsPostgreSQLDoes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		lsn := pglogrepl.LSN(rapid.Uint64().Draw(t, "lsn") >> rapid.IntRange(0, 63).Draw(t, "shift"))
+		if got := string(appendLSN(nil, lsn)); got != lsn.String() {
+			t.Errorf("%s, want %s", got, lsn)
 		}
 	})
 }
