@@ -42,15 +42,7 @@ func TestDashboardOfPrometheusShowsSomethingOnEveryPanel(t *testing.T) {
 	})})
 	w.queue(1, "q")
 	d := w.start("--heartbeat-interval", "1s")
-	prometheus, err := testserver.StartPrometheus(testserver.PrometheusOptions{Targets: []string{d.address()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := prometheus.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	prometheus := d.prometheus()
 	w.exec(`select amqp.publish(1, '', 'no queue', 'unroutable')`)
 	ctx := withDeadline(t, 2*time.Minute)
 	variables := strings.NewReplacer("$slot", ".*", "$broker", ".*", "$__rate_interval", "30s")

@@ -9,21 +9,28 @@ import (
 	"github.com/pgamqp/pgamqp/internal/testserver"
 )
 
+// prometheus starts one that scrapes the daemon, closed with the test.
+func (d *daemon) prometheus() *testserver.Prometheus {
+	d.t.Helper()
+	prometheus, err := testserver.StartPrometheus(testserver.PrometheusOptions{Targets: []string{d.address()}})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() {
+		if err := prometheus.Close(); err != nil {
+			d.t.Error(err)
+		}
+	})
+	return prometheus
+}
+
 func TestPrometheusSeesWhatTheDaemonDoes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.queue(1, "q")
 	w.exchange(1, "e", false, "q")
 	d := w.start("--heartbeat-interval", "1s")
-	prometheus, err := testserver.StartPrometheus(testserver.PrometheusOptions{Targets: []string{d.address()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := prometheus.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	prometheus := d.prometheus()
 	w.script(
 		`select amqp.publish(1, '', 'q', g::text) from generate_series(1, 7) g`,
 		`select amqp.publish(1, 'e', 'q', g::text) from generate_series(1, 3) g`,
