@@ -228,3 +228,25 @@ func TestH08HeadersAboutTheOriginAreThereWhenAskedFor(t *testing.T) {
 
 // lsnOf is the last part of a message_id.
 func lsnOf(d amqp.Delivery) string { return d.MessageId[strings.LastIndexByte(d.MessageId, '-')+1:] }
+
+// A trace that is begun in an application goes on at the consumer (W3C Trace Context), after a redelivery, too.
+func TestHeadersOfATraceArriveUnchanged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{})
+	w.start("--pg-headers", "lsn")
+	const parent, state = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "congo=t61rcWkgMzE,rojo=00f067aa0ba902b7"
+	w.exec(`select amqp.publish(1, '', 'q', 'traced', headers => jsonb_build_object('traceparent', $1::text, 'tracestate', $2::text))`, parent, state)
+	w.waitDelivered()
+	w.queue(1, "q")
+	w.exec(`select amqp.redeliver_all()`) // it was unroutable
+	w.exec(`select amqp.publish(1, '', 'q', 'traced', headers => jsonb_build_object('traceparent', $1::text, 'tracestate', $2::text))`, parent, state)
+	got := w.received(1, "q")
+	if len(got) != 2 {
+		t.Fatalf("%d messages came", len(got))
+	}
+	for _, m := range got {
+		if m.Headers["traceparent"] != parent || m.Headers["tracestate"] != state {
+			t.Errorf("headers %v", m.Headers)
+		}
+	}
+}
