@@ -24,7 +24,7 @@ func TestDaemonThatWorksIsAliveAndReady(t *testing.T) {
 	d := w.start()
 	d.wantAnswer("/healthz", http.StatusOK, `^alive\n$`)
 	d.wantAnswer("/readyz", http.StatusOK, `^ready\n$`)
-	d.wantAnswer("/", http.StatusOK, `(?s)^pgamqp .*/metrics.*/healthz.*/readyz`)
+	d.wantAnswer("/", http.StatusOK, `(?s)<h1>pgamqp</h1>.*/metrics.*/healthz.*/readyz`)
 	d.wantAnswer("/no/such/page", http.StatusNotFound, `.`)
 	// A stopped broker that has nothing to do is nobody's worry.
 	w.exec(`insert into amqp.broker (broker_id, host, port) values (20, '127.0.0.1', $1)`, closedPort(t))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/pgamqp/pgamqp/internal/page"
 	"github.com/pgamqp/pgamqp/metrics"
 )
 
@@ -57,7 +57,7 @@ func listenHTTP(ctx context.Context, address string) (net.Listener, error) {
 	return listener, nil
 }
 
-// httpServer answers Prometheus and health checks.
+// httpServer answers Prometheus, health checks and people.
 type httpServer struct {
 	server *http.Server
 	log    *slog.Logger
@@ -65,7 +65,7 @@ type httpServer struct {
 
 // newHTTPServer makes the server. live and ready are called from any goroutine, must not block, and return what
 // holds in a word, or what is wrong, in words for an operator; live only for what a restart of the process can cure.
-func newHTTPServer(reg *prometheus.Registry, live func() error, ready func() (string, error), log *slog.Logger) *httpServer {
+func newHTTPServer(reg *prometheus.Registry, status *page.Page, live func() error, ready func() (string, error), log *slog.Logger) *httpServer {
 	errorLog := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{
@@ -76,10 +76,7 @@ func newHTTPServer(reg *prometheus.Registry, live func() error, ready func() (st
 	}))
 	mux.Handle("GET /healthz", healthHandler("alive", func() (string, error) { return "alive", live() }))
 	mux.Handle("GET /readyz", healthHandler("ready", ready))
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		_, _ = io.WriteString(w, currentBuild().String()+"\n\n/metrics\n/healthz\n/readyz\n")
-	})
+	status.Register(mux)
 	return &httpServer{
 		log: log,
 		server: &http.Server{

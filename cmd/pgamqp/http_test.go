@@ -14,8 +14,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/pgamqp/pgamqp/internal/config"
+	"github.com/pgamqp/pgamqp/internal/page"
 )
+
+func statusPage(t *testing.T, reg *prometheus.Registry, ready func() (string, error)) *page.Page {
+	t.Helper()
+	p, err := page.New(reg, ready)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
 
 // serveHTTP starts a server on a port of its own and returns its URL; stop waits until Run has ended.
 func serveHTTP(t *testing.T, live func() error, ready func() (string, error)) (url string, stop func() error) {
@@ -26,8 +38,10 @@ func serveHTTP(t *testing.T, live func() error, ready func() (string, error)) (u
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
+	reg := newRegistry()
+	status := statusPage(t, reg, ready)
 	go func() {
-		ended <- newHTTPServer(newRegistry(), live, ready, slog.New(slog.DiscardHandler)).Run(ctx, listener)
+		ended <- newHTTPServer(reg, status, live, ready, slog.New(slog.DiscardHandler)).Run(ctx, listener)
 	}()
 	stop = func() error {
 		cancel()
@@ -172,7 +186,8 @@ func TestStuckClientDoesNotHoldUpTheStop(t *testing.T) {
 }
 
 func TestEveryDeadlineIsSet(t *testing.T) {
-	s := newHTTPServer(newRegistry(), healthy, isReady, slog.New(slog.DiscardHandler)).server
+	reg := newRegistry()
+	s := newHTTPServer(reg, statusPage(t, reg, isReady), healthy, isReady, slog.New(slog.DiscardHandler)).server
 	if s.ReadTimeout == 0 || s.ReadHeaderTimeout == 0 || s.WriteTimeout == 0 || s.IdleTimeout == 0 || s.MaxHeaderBytes == 0 {
 		t.Errorf("%+v", s)
 	}

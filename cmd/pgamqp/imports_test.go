@@ -45,7 +45,8 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 		"internal/isolation":  {ours: []string{"decoder", "internal/backoff"}, outside: []string{modPglogrepl}},
 		"internal/rows":       {ours: []string{"decoder"}, outside: []string{modPglogrepl}, barred: noIO},
 		"internal/snapshot":   {ours: []string{"decoder", "metrics", "internal/backoff", "internal/catalog"}, outside: []string{modPgx}},
-		"internal/status":     {outside: []string{modModel, modText}},
+		"internal/status":     {outside: []string{modPrometheus, modModel, modText}},
+		"internal/page":       {ours: []string{"internal/status"}, outside: []string{modPrometheus}},
 		"internal/tail":       {ours: []string{"decoder"}, outside: []string{modPgx, modPglogrepl}},
 		"internal/fakenet":    {},
 		"internal/fakeamqp":   {ours: []string{"internal/fakenet"}, outside: []string{modAMQP}},
@@ -59,7 +60,7 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 		"cmd/pgamqp": {
 			ours: []string{
 				"decoder", "metrics", "sql", "replication", "publisher",
-				"internal/backoff", "internal/config", "internal/catalog", "internal/isolation", "internal/rows", "internal/snapshot", "internal/status", "internal/tail", "internal/demo", "internal/bench",
+				"internal/backoff", "internal/config", "internal/catalog", "internal/isolation", "internal/rows", "internal/snapshot", "internal/status", "internal/page", "internal/tail", "internal/demo", "internal/bench",
 			},
 			outside: []string{modPgx, modPglogrepl, modAMQP, modPrometheus, modCobra, modSystemd, modSync},
 		},

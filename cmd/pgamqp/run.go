@@ -20,6 +20,7 @@ import (
 	"github.com/pgamqp/pgamqp/internal/catalog"
 	"github.com/pgamqp/pgamqp/internal/config"
 	"github.com/pgamqp/pgamqp/internal/isolation"
+	"github.com/pgamqp/pgamqp/internal/page"
 	"github.com/pgamqp/pgamqp/internal/rows"
 	"github.com/pgamqp/pgamqp/internal/snapshot"
 	"github.com/pgamqp/pgamqp/metrics"
@@ -53,8 +54,13 @@ func runDaemon(ctx context.Context, cfg config.Config, reload *reloader, log *sl
 	defer cancel(nil)
 	defer context.AfterFunc(background, func() { cancel(context.Cause(background)) })()
 
-	server := newHTTPServer(d.registry, d.live, d.ready, log)
+	status, err := page.New(d.registry, d.ready)
+	if err != nil {
+		return err
+	}
+	server := newHTTPServer(d.registry, status, d.live, d.ready, log)
 	group.Go(func() error { return server.Run(background, listener) })
+	group.Go(func() error { return status.Run(background) })
 	group.Go(func() error {
 		notifySystemd(ctx, d.live, d.ready, log)
 		return nil

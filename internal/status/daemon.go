@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -24,9 +25,27 @@ type Daemon struct {
 	// State is connecting, streaming, standby, slot_lost or stopped.
 	State string `json:"state"`
 	// LagSeconds is the age of the oldest unconfirmed commit, 0 when there is none.
-	LagSeconds float64  `json:"lag_seconds"`
-	Received   float64  `json:"received_messages"`
-	Brokers    []Broker `json:"brokers"` // by id
+	LagSeconds  float64 `json:"lag_seconds"`
+	Received    float64 `json:"received_messages"`
+	DeadLetters float64 `json:"dead_letters"` // that wait now
+	// Heartbeat is when the last one came through, zero before the first.
+	Heartbeat time.Time `json:"last_heartbeat"`
+	// Slots are as the daemon saw them last: that of all brokers, behind it those of detached ones.
+	Slots []Slot `json:"slots"`
+	// Letters counts dead letters since the start of the daemon, by reason.
+	Letters map[string]float64 `json:"dead_lettered_by_reason"`
+
+	Brokers []Broker `json:"brokers"` // by id
+}
+
+// Slot is what a daemon says of its slot, in bytes of WAL.
+type Slot struct {
+	Name     string   `json:"name"`
+	State    string   `json:"state"` // as that of a Daemon
+	Lag      float64  `json:"lag_bytes"`
+	Retained float64  `json:"retained_wal_bytes"`
+	Safe     *float64 `json:"safe_wal_bytes"` // nil without a limit
+	Status   string   `json:"wal_status"`
 }
 
 // Broker is what it said of one broker.
@@ -111,17 +130,26 @@ func read(ctx context.Context, address string) (Daemon, error) {
 	if err != nil {
 		return Daemon{}, fmt.Errorf("read its metrics: %w", err)
 	}
-	d := fromMetrics(families)
+	d := fromMetrics(families, time.Now())
 	if d.Version == "" {
 		return d, errors.New("what listens there is not pgamqp")
 	}
-	d.At = time.Now()
 	return d, nil
 }
 
+// Gather reads the daemon of this process from its registry.
+func Gather(g prometheus.Gatherer, at time.Time) (Daemon, error) {
+	all, err := g.Gather()
+	families := make(map[string]*dto.MetricFamily, len(all))
+	for _, f := range all {
+		families[f.GetName()] = f
+	}
+	return fromMetrics(families, at), err
+}
+
 // fromMetrics picks what is told here from all metrics, by their names.
-func fromMetrics(families map[string]*dto.MetricFamily) Daemon {
-	var d Daemon
+func fromMetrics(families map[string]*dto.MetricFamily, at time.Time) Daemon {
+	d := Daemon{At: at, Letters: make(map[string]float64)}
 	brokers := make(map[int32]*Broker)
 	each := func(name string, f func(m *dto.Metric, value float64)) {
 		for _, m := range families["pgamqp_"+name].GetMetric() {
@@ -150,12 +178,43 @@ func fromMetrics(families map[string]*dto.MetricFamily) Daemon {
 		ofBroker(name, func(b *Broker, _ *dto.Metric, value float64) { *field(b) = value == 1 })
 	}
 	each("build_info", func(m *dto.Metric, _ float64) { d.Version = label(m, "version") })
-	each("replication_state", func(m *dto.Metric, value float64) {
+	slots := make(map[string]*Slot)
+	// ofSlot is each for what has a label slot.
+	ofSlot := func(name string, f func(s *Slot, m *dto.Metric, value float64)) {
+		each(name, func(m *dto.Metric, value float64) {
+			s := slots[label(m, "slot")]
+			if s == nil {
+				s = &Slot{Name: label(m, "slot")}
+				slots[s.Name] = s
+			}
+			f(s, m, value)
+		})
+	}
+	ofSlot("replication_state", func(s *Slot, m *dto.Metric, value float64) {
 		if value == 1 {
-			d.State = label(m, "state")
+			s.State = label(m, "state")
 		}
 	})
 	each("lag_seconds", func(_ *dto.Metric, value float64) { d.LagSeconds = max(d.LagSeconds, value) })
+	each("dead_letter_messages", func(_ *dto.Metric, value float64) { d.DeadLetters = value })
+	each("dead_lettered_messages_total", func(m *dto.Metric, value float64) {
+		if value > 0 {
+			d.Letters[label(m, "reason")] += value
+		}
+	})
+	each("last_heartbeat_timestamp_seconds", func(_ *dto.Metric, value float64) {
+		if value > 0 {
+			d.Heartbeat = time.Unix(0, int64(value*float64(time.Second)))
+		}
+	})
+	ofSlot("slot_lag_bytes", func(s *Slot, _ *dto.Metric, value float64) { s.Lag = value })
+	ofSlot("slot_retained_wal_bytes", func(s *Slot, _ *dto.Metric, value float64) { s.Retained = value })
+	ofSlot("slot_safe_wal_bytes", func(s *Slot, _ *dto.Metric, value float64) { s.Safe = &value })
+	ofSlot("slot_wal_status", func(s *Slot, m *dto.Metric, value float64) {
+		if value == 1 {
+			s.Status = label(m, "status")
+		}
+	})
 	each("received_messages_total", func(_ *dto.Metric, value float64) { d.Received += value })
 	ofBroker("broker_connected", func(b *Broker, m *dto.Metric, value float64) {
 		b.Hosts = append(b.Hosts, Host{label(m, "host"), value == 1})
@@ -171,6 +230,14 @@ func fromMetrics(families map[string]*dto.MetricFamily) Daemon {
 	sum("returned_messages_total", func(b *Broker) *float64 { return &b.Returned })
 	sum("dead_lettered_messages_total", func(b *Broker) *float64 { return &b.DeadLettered })
 	ofBroker("publish_confirm_seconds", func(b *Broker, m *dto.Metric, _ float64) { b.confirms = histogramOf(m.GetHistogram()) })
+	for _, s := range slots {
+		d.Slots = append(d.Slots, *s)
+	}
+	// The names of detached brokers' slots begin with that of the main one.
+	slices.SortFunc(d.Slots, func(a, b Slot) int { return cmp.Or(cmp.Compare(len(a.Name), len(b.Name)), cmp.Compare(a.Name, b.Name)) })
+	if len(d.Slots) > 0 {
+		d.State = d.Slots[0].State
+	}
 	for _, b := range brokers {
 		d.Brokers = append(d.Brokers, *b)
 	}

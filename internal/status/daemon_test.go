@@ -29,6 +29,10 @@ pgamqp_build_info{commit="abc",version="v1.2.3"} 1
 # TYPE pgamqp_replication_state gauge
 pgamqp_replication_state{slot="s",state="connecting"} 0
 pgamqp_replication_state{slot="s",state="streaming"} 1
+pgamqp_replication_state{slot="s_broker_2",state="connecting"} 1
+# TYPE pgamqp_slot_lag_bytes gauge
+pgamqp_slot_lag_bytes{slot="s_broker_2"} 7
+pgamqp_slot_lag_bytes{slot="s"} 0
 # TYPE pgamqp_lag_seconds gauge
 pgamqp_lag_seconds{slot="s"} 1.5
 # TYPE pgamqp_received_messages_total counter
@@ -60,7 +64,7 @@ func TestReadPicksWhatADaemonSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d.Version != "v1.2.3" || d.State != "streaming" || d.LagSeconds != 1.5 || d.Received != 42 || d.At.IsZero() {
+	if d.Version != "v1.2.3" || d.State != "streaming" || len(d.Slots) != 2 || d.Slots[0].Name != "s" || d.Slots[1].Lag != 7 || d.LagSeconds != 1.5 || d.Received != 42 || d.At.IsZero() {
 		t.Errorf("daemon %+v", d)
 	}
 	if len(d.Brokers) != 2 || d.Brokers[0].ID != 2 || d.Brokers[1].ID != 10 {

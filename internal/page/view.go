@@ -1,0 +1,112 @@
+package page
+
+import (
+	"fmt"
+	"html/template"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pgamqp/pgamqp/internal/status"
+)
+
+// view is what the template draws.
+type view struct {
+	status.Daemon
+	State   string // in a word
+	Problem string // what is wrong, or empty
+	Lanes   []laneView
+	Letters []letterView // since the start, by reason
+	Charts  []chart
+}
+
+type laneView struct {
+	status.Broker
+	status.Rate
+	Good bool
+}
+
+type letterView struct {
+	Reason string
+	Count  float64
+}
+
+// view returns what there is to see; the caller holds mu.
+func (p *Page) view() view {
+	v := view{Daemon: p.last}
+	for _, b := range p.last.Brokers {
+		state := b.State()
+		v.Lanes = append(v.Lanes, laneView{Broker: b, Rate: p.rates[b.ID], Good: state == "connected" || state == "idle"})
+	}
+	for _, reason := range slices.Sorted(maps.Keys(p.last.Letters)) {
+		v.Letters = append(v.Letters, letterView{reason, p.last.Letters[reason]})
+	}
+	v.Charts = []chart{
+		p.chart("Received", rateOf, func(s *sample) float64 { return s.received }),
+		p.chart("Confirmed", rateOf, func(s *sample) float64 { return s.confirms }),
+		p.chart("Publish to confirm, p99", secondsOf, func(s *sample) float64 { return s.p99 }),
+		p.chart("Oldest unconfirmed commit", secondsOf, func(s *sample) float64 { return s.lag }),
+	}
+	return v
+}
+
+// chart is a line over the last minutes, in a field of 600 by 100.
+type chart struct {
+	Title           string
+	Line            template.HTMLAttr // the points
+	Latest, Highest string
+}
+
+const chartWidth, chartHeight = 600, 100
+
+// chart draws one figure of the samples.
+func (p *Page) chart(title string, show func(float64) string, figure func(*sample) float64) chart {
+	end, highest := p.last.At, 0.0
+	for i := range p.samples {
+		highest = max(highest, figure(&p.samples[i]))
+	}
+	var b strings.Builder
+	for i := range p.samples {
+		s := &p.samples[i]
+		x := chartWidth * (1 - float64(end.Sub(s.at))/float64(keep))
+		y := chartHeight - 2.0
+		if highest > 0 {
+			y -= (chartHeight - 6) * figure(s) / highest
+		}
+		fmt.Fprintf(&b, "%.1f,%.1f ", x, y)
+	}
+	points := fmt.Sprintf(`points="%s"`, strings.TrimSpace(b.String()))
+	return chart{title, template.HTMLAttr(points), show(figure(&p.samples[len(p.samples)-1])), show(highest)} //nolint:gosec // made of numbers
+}
+
+// sizeOf is a number of bytes for people.
+func sizeOf(n float64) string {
+	for _, unit := range []string{"B", "KiB", "MiB", "GiB"} {
+		if n < 1024 {
+			return fmt.Sprintf("%.3g %s", n, unit)
+		}
+		n /= 1024
+	}
+	return fmt.Sprintf("%.3g TiB", n)
+}
+
+func rateOf(n float64) string { return fmt.Sprintf("%.0f/s", n) }
+
+// secondsOf is a time for people; nothing is a dash.
+func secondsOf(s float64) string {
+	switch {
+	case s <= 0:
+		return "–"
+	case s < 1:
+		return fmt.Sprintf("%.3g ms", s*1000)
+	}
+	return time.Duration(s * float64(time.Second)).Round(100 * time.Millisecond).String()
+}
+
+func sinceOf(at, now time.Time) string {
+	if at.IsZero() {
+		return "none yet"
+	}
+	return secondsOf(max(0.001, now.Sub(at).Seconds())) + " ago"
+}
