@@ -96,7 +96,7 @@ func TestPageShowsThePath(t *testing.T) {
 	for _, want := range []string{
 		"<h1>pgamqp</h1>", "v1.2.3", "not ready", "it said &lt;b&gt;no&lt;/b&gt;", "<dd>shop</dd>", "<dd>3 MiB</dd>", "<dd>streaming</dd>", "<dd>1.5s</dd>",
 		`<th scope="row">1</th>`, `<span class="good">connected</span>`, "<td>25/s</td>", `<span class="bad">disconnected</span>`,
-		"&lt;script&gt;alert(1)&lt;/script&gt;", `<th scope="row">not found</th><td>7</td>`, "Confirmed: <strong>25/s</strong>, at most 25/s", "<polyline points=\"598.7,",
+		"&lt;script&gt;alert(1)&lt;/script&gt;", `<th scope="row">not found</th><td>7</td>`, "Confirmed: <strong>25/s</strong>, at most 25/s", "<polyline points=\"580.0,", "Last minute</h2>",
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %s", want)
@@ -126,6 +126,9 @@ func TestChartsGoBackFifteenMinutes(t *testing.T) {
 	}
 	if n := len(p.samples); n < 449 || n > 452 {
 		t.Errorf("%d samples are kept", n)
+	}
+	if !strings.Contains(string(p.main), "Last 15 minutes</h2>") {
+		t.Error("the charts do not say how far back they go")
 	}
 }
 

@@ -18,6 +18,7 @@ type view struct {
 	Problem string // what is wrong, or empty
 	Lanes   []laneView
 	Letters []letterView // since the start, by reason
+	Span    time.Duration // of the charts
 	Charts  []chart
 }
 
@@ -42,6 +43,7 @@ func (p *Page) view() view {
 	for _, reason := range slices.Sorted(maps.Keys(p.last.Letters)) {
 		v.Letters = append(v.Letters, letterView{reason, p.last.Letters[reason]})
 	}
+	v.Span = p.span()
 	v.Charts = []chart{
 		p.chart("Received", rateOf, func(s *sample) float64 { return s.received }),
 		p.chart("Confirmed", rateOf, func(s *sample) float64 { return s.confirms }),
@@ -60,16 +62,22 @@ type chart struct {
 
 const chartWidth, chartHeight = 600, 100
 
+// span is how far back the charts go: as far as is known, but for the first minute, in whole minutes.
+func (p *Page) span() time.Duration {
+	known := p.last.At.Sub(p.samples[0].at) + time.Minute - 1
+	return min(keep, max(time.Minute, known.Truncate(time.Minute)))
+}
+
 // chart draws one figure of the samples.
 func (p *Page) chart(title string, show func(float64) string, figure func(*sample) float64) chart {
-	end, highest := p.last.At, 0.0
+	end, span, highest := p.last.At, p.span(), 0.0
 	for i := range p.samples {
 		highest = max(highest, figure(&p.samples[i]))
 	}
 	var b strings.Builder
 	for i := range p.samples {
 		s := &p.samples[i]
-		x := chartWidth * (1 - float64(end.Sub(s.at))/float64(keep))
+		x := chartWidth * (1 - float64(end.Sub(s.at))/float64(span))
 		y := chartHeight - 2.0
 		if highest > 0 {
 			y -= (chartHeight - 6) * figure(s) / highest
