@@ -17,7 +17,7 @@ type view struct {
 	State   string // in a word
 	Problem string // what is wrong, or empty
 	Lanes   []laneView
-	Letters []letterView // since the start, by reason
+	Letters []letterView  // since the start, by reason
 	Span    time.Duration // of the charts
 	Charts  []chart
 }
