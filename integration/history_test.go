@@ -34,11 +34,9 @@ func (h *history) compare(broker int, queue string) comparison {
 // which they were written.
 func (h *history) bodies(broker int) []string {
 	h.w.t.Helper()
-	frames := query[[]byte](h.w, `
-		select data from pg_logical_slot_peek_binary_changes($1, null, null,
-		  'proto_version', '1', 'publication_names', 'pgamqp', 'messages', 'true')`, h.slot)
 	var all []string
-	for _, frame := range frames {
+	for _, f := range h.frames("peek") {
+		frame := f.data
 		if frame[0] != 'M' {
 			continue
 		}
@@ -47,16 +45,7 @@ func (h *history) bodies(broker int) []string {
 		if string(prefix) != "amqp" || content[1] != 'p' || int(binary.BigEndian.Uint32(content[2:])) != broker {
 			continue
 		}
-		content = content[6:]
-		for { // fields: a tag, a length of three bytes, a value; four zeros are the end
-			length := binary.BigEndian.Uint32(content)
-			content = content[4:]
-			if length == 0 {
-				break
-			}
-			content = content[length&0xffffff:]
-		}
-		all = append(all, string(content))
+		all = append(all, publishedBody(content))
 	}
 	return all
 }

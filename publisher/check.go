@@ -39,6 +39,3 @@ func Check(ctx context.Context, h Host, exchanges []string) (missing []string, e
 	}
 	return missing, nil
 }
-
-// Denied tells whether it is the broker that refused a login, as against that it was not reached.
-func Denied(err error) bool { return denied(err) }

@@ -142,9 +142,9 @@ func (c *connection) close() {
 	<-c.watched
 }
 
-// denied tells whether the broker itself refused the login, as against not being
+// Denied tells whether the broker itself refused the login, as against not being
 // reachable.
-func denied(err error) bool {
+func Denied(err error) bool {
 	var e *amqp.Error
 	return errors.Is(err, amqp.ErrCredentials) || errors.Is(err, amqp.ErrVhost) || errors.Is(err, amqp.ErrSASL) ||
 		errors.As(err, &e) && (e.Code == amqp.AccessRefused || e.Code == amqp.NotAllowed)

@@ -139,8 +139,8 @@ func TestO06DialTellsWhoAndWhereButNoPassword(t *testing.T) {
 			t.Errorf("%s: connected", name)
 			continue
 		}
-		if denied(err) != c.denied || !strings.Contains(err.Error(), h.Address()) || strings.Contains(err.Error(), "secret") {
-			t.Errorf("%s: denied %t, %v", name, denied(err), err)
+		if Denied(err) != c.denied || !strings.Contains(err.Error(), h.Address()) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: denied %t, %v", name, Denied(err), err)
 		}
 	}
 	if text := fmt.Sprintf("%v %s %+v", hostOf(s), hostOf(s), slog.Any("h", hostOf(s)).Value.Resolve()); strings.Contains(text, "guest:") || strings.Count(text, "guest") != 3 {

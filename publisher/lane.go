@@ -303,7 +303,7 @@ func (l *lane) connect(ctx context.Context, h Host) error {
 	switch {
 	case err == nil:
 		l.metrics.Connects.OK.Inc()
-	case denied(err):
+	case Denied(err):
 		l.metrics.Connects.Denied.Inc()
 		return err
 	default:

@@ -66,7 +66,7 @@ func (t *turns) failed(host int, err error, lasted time.Duration, now time.Time)
 		h.denied.Reset()
 	}
 	rest := h.unreachable
-	if denied(err) {
+	if Denied(err) {
 		rest = h.denied
 	}
 	h.due = now.Add(rest.Next())

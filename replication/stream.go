@@ -141,13 +141,18 @@ func (s *stream) inTime(ctx context.Context, ask func(context.Context) error) er
 // other start could skip what lies between.
 func (s *stream) startReplication(ctx context.Context) error {
 	return pglogrepl.StartReplication(ctx, s.conn, s.cfg.Slot, 0, pglogrepl.StartReplicationOptions{
-		Mode: pglogrepl.LogicalReplication,
-		PluginArgs: []string{
-			"proto_version '1'",
-			"publication_names " + quoteLiteral(quoteIdent(s.cfg.Publication)),
-			"messages 'true'",
-		},
+		Mode:       pglogrepl.LogicalReplication,
+		PluginArgs: PluginArgs(s.cfg.Publication),
 	})
+}
+
+// PluginArgs are the options of pgoutput that package decoder understands the stream of.
+func PluginArgs(publication string) []string {
+	return []string{
+		"proto_version '1'",
+		"publication_names " + quoteLiteral(quoteIdent(publication)),
+		"messages 'true'",
+	}
 }
 
 // run receives until stop ends, then finishes the open transaction, delivers and

@@ -90,7 +90,7 @@ func excerpt(body []byte) string {
 
 func reply(l *catalog.StoredDeadLetter) string {
 	if l.ReplyCode == nil {
-		return printable(orDash(l.ReplyText))
+		return orDash(l.ReplyText)
 	}
 	return printable(strings.TrimSpace(fmt.Sprint(*l.ReplyCode, " ", deref(l.ReplyText))))
 }
@@ -99,7 +99,7 @@ func exchangeName(name *string) string {
 	if name != nil && *name == "" {
 		return "(default)"
 	}
-	return printable(orDash(name))
+	return orDash(name)
 }
 
 // orDash is a value, or what stands for none.

@@ -23,11 +23,6 @@ func TestExcerptOfABody(t *testing.T) {
 
 func TestFiguresForPeople(t *testing.T) {
 	for _, c := range []struct{ got, want string }{
-		{sizeOf(0), "0 B"},
-		{sizeOf(1023), "1023 B"},
-		{sizeOf(1536), "1.5 KiB"},
-		{sizeOf(34 << 20), "34 MiB"},
-		{sizeOf(1 << 62), "4 EiB"},
 		{ageOf(0), "none"},
 		{ageOf(0.0123), "12ms"},
 		{ageOf(90), "1m30s"},

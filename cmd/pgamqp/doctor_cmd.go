@@ -87,15 +87,15 @@ func examine(ctx context.Context, cfg config.Config) *catalog.Diagnosis {
 			d.Add(catalog.LevelWarning, "brokers", "amqp.broker has no rows: every message becomes a dead letter", "insert into amqp.broker (host) values ('localhost');")
 		}
 		versions, err := catalog.RouteVersions(ctx, conn)
-		if err == nil && len(versions) > 0 {
+		if err != nil {
+			return err
+		}
+		if len(versions) > 0 {
 			for _, r := range versions[len(versions)-1].Routes {
 				if r.Exchange != "" && !slices.Contains(exchanges[r.BrokerID], r.Exchange) {
 					exchanges[r.BrokerID] = append(exchanges[r.BrokerID], r.Exchange)
 				}
 			}
-		}
-		if err != nil {
-			return err
 		}
 		letters, err := catalog.CountDeadLetters(ctx, conn)
 		if err == nil && letters > 0 {

@@ -47,7 +47,7 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 		"internal/snapshot":   {ours: []string{"decoder", "metrics", "internal/backoff", "internal/catalog"}, outside: []string{modPgx}},
 		"internal/status":     {outside: []string{modPrometheus, modModel, modText}},
 		"internal/page":       {ours: []string{"internal/status"}, outside: []string{modPrometheus}},
-		"internal/tail":       {ours: []string{"decoder"}, outside: []string{modPgx, modPglogrepl}},
+		"internal/tail":       {ours: []string{"decoder", "replication"}, outside: []string{modPgx, modPglogrepl}},
 		"internal/fakenet":    {},
 		"internal/fakeamqp":   {ours: []string{"internal/fakenet"}, outside: []string{modAMQP}},
 		"internal/fakewal":    {ours: []string{"internal/fakenet"}, outside: []string{modPgx, modPglogrepl}},

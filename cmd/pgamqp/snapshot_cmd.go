@@ -40,19 +40,15 @@ func newSnapshotCommand() *cobra.Command {
 		Example: snapshotExample,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			settings, err := loadSettings(cmd)
-			if err != nil {
-				return err
-			}
-			return withDatabase(cmd.Context(), settings.DatabaseURL, func(conn *pgx.Conn) error {
-				ids, err := changeSnapshots(cmd.Context(), conn, tables, map[string][]int{"pause": pause, "resume": resume, "cancel": cancel})
+			return withSettings(cmd, func(ctx context.Context, conn *pgx.Conn) error {
+				ids, err := changeSnapshots(ctx, conn, tables, map[string][]int{"pause": pause, "resume": resume, "cancel": cancel})
 				if err != nil {
 					return err
 				}
 				if wait {
-					return awaitSnapshots(cmd.Context(), conn, cmd.OutOrStdout(), ids)
+					return awaitSnapshots(ctx, conn, cmd.OutOrStdout(), ids)
 				}
-				all, err := catalog.Snapshots(cmd.Context(), conn, ids...)
+				all, err := catalog.Snapshots(ctx, conn, ids...)
 				if err != nil {
 					return err
 				}

@@ -117,13 +117,13 @@ func (r *statusReport) print(out io.Writer) error {
 	for _, s := range r.Slots {
 		safe := "no limit"
 		if s.SafeWAL != nil {
-			safe = sizeOf(*s.SafeWAL)
+			safe = status.Size(float64(*s.SafeWAL))
 		}
 		if s.State == "missing" {
 			fmt.Fprintf(w, "%s\t%s\t-\t-\t-\t-\t-\n", s.Name, s.State)
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, s.State, sizeOf(s.LagBytes), sizeOf(s.Retained), safe, s.WALStatus, s.Confirmed)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, s.State, status.Size(float64(s.LagBytes)), status.Size(float64(s.Retained)), safe, s.WALStatus, s.Confirmed)
 	}
 	fmt.Fprintln(w, "\nBROKER\tHOSTS\tSTATE\tIN FLIGHT\tCONFIRMED/S\tCONFIRM P50\tP99\tDEAD LETTERS")
 	for i := range r.Brokers {
@@ -160,21 +160,6 @@ func (r *statusReport) print(out io.Writer) error {
 		return err
 	}
 	return nil
-}
-
-// sizeOf is a number of bytes for people, with three digits.
-func sizeOf(n int64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	value, names := float64(n), []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
-	for _, name := range names {
-		if value /= unit; value < unit {
-			return fmt.Sprintf("%.3g %s", value, name)
-		}
-	}
-	return fmt.Sprint(n)
 }
 
 // ageOf is a time for people.

@@ -62,7 +62,7 @@ func New(metrics prometheus.Gatherer, ready func() (string, error)) (*Page, erro
 	p := &Page{metrics: metrics, ready: ready, changed: make(chan struct{})}
 	var err error
 	p.template, err = template.New("page.html").Funcs(template.FuncMap{
-		"count": func(n float64) string { return fmt.Sprintf("%.0f", n) }, "size": sizeOf, "rate": rateOf, "minutes": func(d time.Duration) string { return fmt.Sprint(int(d.Minutes())) }, "seconds": secondsOf, "since": sinceOf, "plain": func(s string) string { return strings.ReplaceAll(s, "_", " ") },
+		"count": func(n float64) string { return fmt.Sprintf("%.0f", n) }, "size": status.Size, "rate": rateOf, "minutes": func(d time.Duration) string { return fmt.Sprint(int(d.Minutes())) }, "seconds": secondsOf, "since": sinceOf, "plain": func(s string) string { return strings.ReplaceAll(s, "_", " ") },
 	}).ParseFS(assets, "assets/page.html")
 	if err != nil {
 		return nil, fmt.Errorf("read the template of the status page: %w", err)

@@ -88,17 +88,6 @@ func (p *Page) chart(title string, show func(float64) string, figure func(*sampl
 	return chart{title, template.HTMLAttr(points), show(figure(&p.samples[len(p.samples)-1])), show(highest)} //nolint:gosec // made of numbers
 }
 
-// sizeOf is a number of bytes for people.
-func sizeOf(n float64) string {
-	for _, unit := range []string{"B", "KiB", "MiB", "GiB"} {
-		if n < 1024 {
-			return fmt.Sprintf("%.3g %s", n, unit)
-		}
-		n /= 1024
-	}
-	return fmt.Sprintf("%.3g TiB", n)
-}
-
 func rateOf(n float64) string { return fmt.Sprintf("%.0f/s", n) }
 
 // secondsOf is a time for people; nothing is a dash.

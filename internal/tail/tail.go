@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strings"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -15,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/pgamqp/pgamqp/decoder"
+	"github.com/pgamqp/pgamqp/replication"
 )
 
 // statusEvery is how often the server hears that we are there, more often than wal_sender_timeout asks for.
@@ -71,9 +71,7 @@ func watch(ctx context.Context, conn *pgconn.PgConn, o *Options) error {
 	if err != nil {
 		return fmt.Errorf("create temporary slot %s: %w", name, err)
 	}
-	err = pglogrepl.StartReplication(ctx, conn, name, from, pglogrepl.StartReplicationOptions{PluginArgs: []string{
-		"proto_version '1'", "messages 'true'", "publication_names " + literal(`"`+strings.ReplaceAll(o.Publication, `"`, `""`)+`"`),
-	}})
+	err = pglogrepl.StartReplication(ctx, conn, name, from, pglogrepl.StartReplicationOptions{PluginArgs: replication.PluginArgs(o.Publication)})
 	if err != nil {
 		return fmt.Errorf("start replication from temporary slot %s: %w", name, err)
 	}
@@ -83,8 +81,6 @@ func watch(ctx context.Context, conn *pgconn.PgConn, o *Options) error {
 	r := reader{conn: conn, decoder: decoder.New(decoder.Source{SystemID: system.SystemID, Timeline: system.Timeline}), seen: from, message: o.Message}
 	return r.run(ctx)
 }
-
-func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
 // reader follows the stream.
 type reader struct {
