@@ -12,6 +12,7 @@ import (
 // wantAnswer checks one answer of the HTTP server.
 func (d *daemon) wantAnswer(path string, code int, pattern string) {
 	d.t.Helper()
+	await(d.t, startLimit, "the daemon listens", func() bool { return d.address() != "" })
 	got, body := d.get(path)
 	if got != code || !regexp.MustCompile(pattern).MatchString(body) {
 		d.t.Errorf("%s answers %d %q, want %d and %q", path, got, body, code, pattern)
