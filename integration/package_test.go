@@ -65,6 +65,18 @@ func TestPackage(t *testing.T) {
 	}
 	runInstalled(t, w)
 
+	// The extension builds where there is nothing but its archive.
+	archives, err := filepath.Glob(filepath.Join(filepath.Dir(file), "pgamqp-extension-*.tar.gz"))
+	if err != nil || len(archives) != 1 {
+		t.Fatalf("archives of the extension: %q", archives)
+	}
+	dir := t.TempDir()
+	must(t, "tar", "-xzf", archives[0], "-C", dir, "--strip-components=1")
+	must(t, "make", "-C", filepath.Join(dir, "sql", "extension"), "install", "DESTDIR="+dir)
+	if found, err := filepath.Glob(filepath.Join(dir, "usr/share/postgresql/*/extension/amqp.control")); err != nil || len(found) != 1 {
+		t.Errorf("make install has made %q", found)
+	}
+
 	// What an administrator has written outlives an upgrade and a removal.
 	const own = "log_level: warn\n"
 	if err := os.WriteFile(installedSettings, []byte(own), 0o640); err != nil {

@@ -42,6 +42,9 @@ for ARCH in amd64 arm64; do
 done
 
 bin/cyclonedx-gomod app -json -output "dist/pgamqp-$version.cdx.json" -licenses -main cmd/pgamqp .
+# The extension needs no Go where it is installed.
+tar --sort=name --owner=0 --group=0 --mtime="@$SOURCE_DATE_EPOCH" --transform "s,^,pgamqp-extension-$version/," \
+	-czf "dist/pgamqp-extension-$version.tar.gz" sql/*.sql sql/extension LICENSE
 rm -r "$stage"
 (cd dist && sha256sum -- * >SHA256SUMS)
 ls -l dist

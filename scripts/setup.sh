@@ -77,6 +77,12 @@ has_pgtap() {
 	((${#files[@]}))
 }
 
+has_pgxs() {
+	local -a files
+	mapfile -t files < <(compgen -G '/usr/lib/postgresql/*/lib/pgxs/src/makefiles/pgxs.mk')
+	((${#files[@]}))
+}
+
 # Do the modules of the browser test match its lock file?
 browser_test_is_ready() {
 	[[ -e integration/browser/node_modules/.package-lock.json &&
@@ -93,6 +99,7 @@ missing() {
 	have prometheus && have promtool || echo prometheus
 	have shellcheck || echo shellcheck
 	have gcc || echo gcc
+	has_pgxs || echo pgxs
 	have git || echo git
 	[[ -x /usr/bin/chromium ]] || echo chromium
 	have node && have npm || echo npm
@@ -138,6 +145,7 @@ packages_for() {
 		case $name in
 		postgresql | postgresql-client) echo "postgresql-$v" ;; # has pgbench, and depends on psql
 		pgtap) echo "postgresql-$v-pgtap" ;;
+		pgxs) echo "postgresql-server-dev-$v" make ;;
 		postgresql-"$v") echo "postgresql-$v" ;;
 		postgresql-* | browser-test) ;; # from npm
 		gcc) echo gcc libc6-dev ;;

@@ -49,6 +49,12 @@ func Scripts() []Script {
 	return scripts
 }
 
+// Privileges returns the one of [Scripts] that says who may do what. It makes no objects.
+func Privileges() Script {
+	const name = "privileges.sql"
+	return Script{Name: name, Text: read(name)}
+}
+
 // Text returns the whole installation as one text for psql: publication, schema and slot.
 func Text(slot, publication string) string {
 	var b strings.Builder

@@ -51,16 +51,18 @@ func Install(ctx context.Context, conn *pgx.Conn, o InstallOptions) (InstallRepo
 	if err := installPublication(ctx, conn, publication, &report); err != nil {
 		return report, err
 	}
-	if err := installSchema(ctx, conn, slot, publication); err != nil {
+	if err := installSchema(ctx, conn, before.Extension, slot, publication); err != nil {
 		return report, err
 	}
-	switch before.Version {
-	case 0:
+	switch {
+	case before.Version == 0:
 		report.done("schema amqp: installed, version %d", sql.Version)
-	case sql.Version:
-		report.present("schema amqp: version %d; its functions were renewed", sql.Version)
-	default:
+	case before.Version != sql.Version:
 		report.done("schema amqp: upgraded from version %d to %d", before.Version, sql.Version)
+	case before.Extension:
+		report.present("schema amqp: extension amqp, version %d", sql.Version)
+	default:
+		report.present("schema amqp: version %d; its functions were renewed", sql.Version)
 	}
 
 	if err := installSlot(ctx, conn, s, slot, slotExists, &report); err != nil {
@@ -114,15 +116,23 @@ func installedBefore(ctx context.Context, conn *pgx.Conn) (Installation, error) 
 }
 
 // installSchema runs the scripts in one transaction. They take a lock, so that two
-// installations come one after the other.
-func installSchema(ctx context.Context, conn *pgx.Conn, slot, publication string) error {
+// installations come one after the other. What belongs to an extension only the extension
+// renews; privileges that an earlier installation was not allowed to set are tried again.
+func installSchema(ctx context.Context, conn *pgx.Conn, extension bool, slot, publication string) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `select set_config($1, $2, true), set_config($3, $4, true)`,
 			sql.SlotSetting, slot, sql.PublicationSetting, publication)
 		if err != nil {
 			return fmt.Errorf("install schema amqp: %w", err)
 		}
-		for _, script := range sql.Scripts() {
+		scripts := sql.Scripts()
+		if extension {
+			scripts = []sql.Script{
+				{Name: "extension amqp", Text: fmt.Sprintf("alter extension amqp update to '%d'", sql.Version)},
+				sql.Privileges(),
+			}
+		}
+		for _, script := range scripts {
 			if _, err := tx.Exec(ctx, script.Text); err != nil {
 				return fmt.Errorf("install schema amqp: %s: %w", script.Name, describe(err))
 			}

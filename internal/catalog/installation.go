@@ -16,6 +16,7 @@ type Installation struct {
 	Publication string
 	InstalledAt time.Time
 	UpgradedAt  *time.Time // nil while it has its first version
+	Extension   bool       // made by CREATE EXTENSION amqp
 }
 
 // ErrNotInstalled means that this database has no schema amqp of ours.
@@ -32,8 +33,12 @@ func ReadInstallation(ctx context.Context, conn *pgx.Conn) (Installation, error)
 	if !present {
 		return i, ErrNotInstalled
 	}
-	err = conn.QueryRow(ctx, `select version, slot_name, publication_name, installed_at, upgraded_at from amqp.installation`).
-		Scan(&i.Version, &i.Slot, &i.Publication, &i.InstalledAt, &i.UpgradedAt)
+	err = conn.QueryRow(ctx, `
+		select version, slot_name, publication_name, installed_at, upgraded_at,
+		       exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+		                  and d.objid = 'amqp.installation'::pg_catalog.regclass and d.deptype = 'e')
+		  from amqp.installation`).
+		Scan(&i.Version, &i.Slot, &i.Publication, &i.InstalledAt, &i.UpgradedAt, &i.Extension)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return i, ErrNotInstalled

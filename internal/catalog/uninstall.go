@@ -41,7 +41,7 @@ func Uninstall(ctx context.Context, conn *pgx.Conn, o UninstallOptions) (Uninsta
 	}
 
 	// The schema first: it is what may be refused by the server, and then nothing is lost.
-	if err := dropSchema(ctx, conn, o.Force, &report); err != nil {
+	if err := dropSchema(ctx, conn, before.Extension, o.Force, &report); err != nil {
 		return report, err
 	}
 	for _, name := range slots {
@@ -129,7 +129,7 @@ union all
 select 'drop domain amqp.exchange_name', 3 where pg_catalog.to_regtype('amqp.exchange_name') is not null
 order by 2`
 
-func dropSchema(ctx context.Context, conn *pgx.Conn, force bool, report *UninstallReport) error {
+func dropSchema(ctx context.Context, conn *pgx.Conn, extension, force bool, report *UninstallReport) error {
 	var removed UninstallReport
 	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		removed = UninstallReport{}
@@ -146,7 +146,7 @@ func dropSchema(ctx context.Context, conn *pgx.Conn, force bool, report *Uninsta
 		} else {
 			revoked = before["emit 1"]
 		}
-		if err := dropObjects(ctx, tx, force); err != nil {
+		if err := dropObjects(ctx, tx, extension, force); err != nil {
 			return err
 		}
 		removed.removed("schema amqp")
@@ -171,7 +171,16 @@ func dropSchema(ctx context.Context, conn *pgx.Conn, force bool, report *Uninsta
 	return nil
 }
 
-func dropObjects(ctx context.Context, tx pgx.Tx, force bool) error {
+func dropObjects(ctx context.Context, tx pgx.Tx, extension, force bool) error {
+	if extension {
+		drop := "drop extension amqp"
+		if force {
+			drop += " cascade"
+		}
+		if _, err := tx.Exec(ctx, drop); err != nil {
+			return err
+		}
+	}
 	if force {
 		_, err := tx.Exec(ctx, "drop schema amqp cascade")
 		return err

@@ -43,6 +43,10 @@ type PostgresOptions struct {
 	// TLS, if set, lets clients use TLS.
 	TLS *TLS
 
+	// Extensions, if set, is a folder with control files and scripts that the server has in
+	// addition to its own extensions.
+	Extensions string
+
 	// Log also gets what the server prints. It must not block.
 	Log io.Writer
 }
@@ -149,6 +153,13 @@ func newPostgres(o PostgresOptions) (*Postgres, error) {
 
 // initialize runs initdb and writes the configuration.
 func (p *Postgres) initialize(o PostgresOptions) error {
+	if o.Extensions != "" {
+		bin, err := withExtensions(p.bin, filepath.Join(p.folder, "installation"), o.Extensions)
+		if err != nil {
+			return err
+		}
+		p.bin = bin
+	}
 	for _, dir := range []string{p.data(), p.SocketDir()} {
 		if err := p.as.mkdir(dir); err != nil {
 			return err
