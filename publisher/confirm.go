@@ -68,6 +68,7 @@ func (p *pump) succeed(acked []*entry) []*entry {
 		if !e.message.CommitTime.IsZero() {
 			p.metrics.CommitToConfirm.Observe(max(0, now.Sub(e.message.CommitTime).Seconds()))
 		}
+		p.tellSettled(e, now, verdict{})
 	}
 	p.metrics.LastConfirmed.Set(float64(now.UnixMilli()) / 1e3)
 	p.resolve(acked...)

@@ -88,6 +88,7 @@ func (l *lane) drop(e *entry, v verdict) {
 		l.log.Warn("dropped what the broker will not take", slog.Int("count", n),
 			slog.String("last", e.name()), slog.String("reason", v.String()))
 	}
+	l.tellSettled(e, time.Now(), v)
 	l.resolve(e)
 }
 

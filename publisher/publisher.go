@@ -36,6 +36,9 @@ type Config struct {
 	// DeadLetter stores a letter durably before it returns nil; a letter with an
 	// Origin that is stored already replaces it. Called from several goroutines.
 	DeadLetter func(context.Context, DeadLetter) error
+	// Settled, if set, is told of each message that has its verdict. Called from several
+	// goroutines; it must not block, and may keep nothing but strings.
+	Settled func(*Settled)
 }
 
 // Rows turns changes of rows into messages. Publish calls it, so from one goroutine at a

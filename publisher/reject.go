@@ -181,6 +181,7 @@ func (l *lane) deadLetter(ctx context.Context, e *entry, v verdict) bool {
 		return false
 	}
 	l.metrics.DeadLettered(v.reason).Inc()
+	l.tellSettled(e, time.Now(), v)
 	l.resolve(e)
 	return true
 }

@@ -26,6 +26,7 @@ const (
 	modSystemd    = "github.com/coreos/go-systemd/v22"
 	modModel      = "github.com/prometheus/client_model"
 	modText       = "github.com/prometheus/common"
+	modOTel       = "go.opentelemetry.io"
 )
 
 // arrows says what each package may import: packages of ours and modules of others. The standard library is free,
@@ -48,6 +49,7 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 		"internal/status":     {outside: []string{modPrometheus, modModel, modText}},
 		"internal/page":       {ours: []string{"internal/status"}, outside: []string{modPrometheus}},
 		"internal/tail":       {ours: []string{"decoder", "replication"}, outside: []string{modPgx, modPglogrepl}},
+		"internal/tracing":    {ours: []string{"publisher", "internal/backoff"}, outside: []string{modAMQP, modOTel}},
 		"internal/fakenet":    {},
 		"internal/fakeamqp":   {ours: []string{"internal/fakenet"}, outside: []string{modAMQP}},
 		"internal/fakewal":    {ours: []string{"internal/fakenet"}, outside: []string{modPgx, modPglogrepl}},
@@ -60,7 +62,7 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 		"cmd/pgamqp": {
 			ours: []string{
 				"decoder", "metrics", "sql", "replication", "publisher",
-				"internal/backoff", "internal/config", "internal/catalog", "internal/isolation", "internal/rows", "internal/snapshot", "internal/status", "internal/page", "internal/tail", "internal/demo", "internal/bench",
+				"internal/backoff", "internal/config", "internal/catalog", "internal/isolation", "internal/rows", "internal/snapshot", "internal/status", "internal/page", "internal/tail", "internal/tracing", "internal/demo", "internal/bench",
 			},
 			outside: []string{modPgx, modPglogrepl, modAMQP, modPrometheus, modCobra, modSystemd, modSync},
 		},

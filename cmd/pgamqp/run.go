@@ -23,6 +23,7 @@ import (
 	"github.com/pgamqp/pgamqp/internal/page"
 	"github.com/pgamqp/pgamqp/internal/rows"
 	"github.com/pgamqp/pgamqp/internal/snapshot"
+	"github.com/pgamqp/pgamqp/internal/tracing"
 	"github.com/pgamqp/pgamqp/metrics"
 	"github.com/pgamqp/pgamqp/publisher"
 	"github.com/pgamqp/pgamqp/replication"
@@ -45,7 +46,7 @@ func runDaemon(ctx context.Context, cfg config.Config, reload *reloader, log *sl
 	if err != nil {
 		return err
 	}
-	defer d.pool.Close()
+	defer d.close()
 
 	background, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
@@ -133,6 +134,7 @@ type daemon struct {
 	tracker   *snapshot.Tracker
 	taker     *snapshot.Taker
 	snapshots *metrics.Snapshot
+	tracer    *tracing.Tracer // nil unless it is asked for
 
 	memoryLimit atomic.Int64 // as it was set last
 
@@ -162,6 +164,11 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 	}
 	d.routing = d.newRouting(0)
 	d.newTaker()
+	settled, err := d.startTracing(ctx)
+	if err != nil {
+		d.pool.Close()
+		return nil, exitWith(exitUsage, err)
+	}
 	d.publisher = publisher.New(publisher.Config{
 		WindowMessages: cfg.WindowMessages,
 		WindowBytes:    int(cfg.WindowBytes),
@@ -171,12 +178,13 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 		Brokers:        d.readBrokers,
 		Rows:           d.routing,
 		DeadLetter:     d.storeDeadLetter,
+		Settled:        settled,
 	}, log, publisher.Metrics{Brokers: d.brokers, Received: d.received.Received, Skipped: d.received.Skipped})
 	config := d.sessionConfig()
 	config.Started = d.begin
 	d.session, err = replication.NewSession(config, log, d.received)
 	if err != nil {
-		d.pool.Close()
+		d.close()
 		return nil, withExitCode(err)
 	}
 	d.isolation = isolation.New(isolation.Config{

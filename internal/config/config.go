@@ -45,6 +45,9 @@ type Config struct {
 	LogLevel slog.Level
 	// LogFormat is the form of a log line.
 	LogFormat LogFormat
+	// OTLPEndpoint is the URL of a collector of OpenTelemetry that gets a span for each message with a trace; none if
+	// empty.
+	OTLPEndpoint string
 	// PGHeaders are the x-pg-* headers to add to each message.
 	PGHeaders []PGHeader
 }

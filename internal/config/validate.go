@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -48,6 +49,7 @@ func (c Config) mistakes() []mistake {
 		check("detach_after", within(c.DetachAfter, time.Second, 24*time.Hour, showDuration))
 	}
 	check("heartbeat_interval", within(c.HeartbeatInterval, time.Second, time.Hour, showDuration))
+	check("otlp_endpoint", checkOTLP(c.OTLPEndpoint))
 	return found
 }
 
@@ -100,6 +102,19 @@ func checkListen(address string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("%q is not an address: write host:port, such as 127.0.0.1:9465, or :9465 for all addresses", address)
+	}
+	return nil
+}
+
+func checkOTLP(address string) error {
+	u, err := url.Parse(address)
+	switch {
+	case address == "":
+		return nil
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return fmt.Errorf("%q is no address of a collector: write http://host:4318 or https://host:4318; OTLP over gRPC (port 4317) is not spoken", address)
+	case u.User != nil:
+		return errors.New("it holds a password, and settings are shown: put what the collector wants into the environment variable OTEL_EXPORTER_OTLP_HEADERS")
 	}
 	return nil
 }
