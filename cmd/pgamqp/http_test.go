@@ -22,7 +22,7 @@ import (
 
 func statusPage(t *testing.T, reg *prometheus.Registry, ready func() (string, error)) *page.Page {
 	t.Helper()
-	p, err := page.New(reg, ready)
+	p, err := page.New(reg, ready, page.NewJournal(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,6 +37,8 @@ var _ replication.Sink = (*publisher.Publisher)(nil)
 // publisher and reports; then the publisher closes its connections; then
 // everything else, HTTP among it, so that the drain can be watched.
 func runDaemon(ctx context.Context, cfg config.Config, reload *reloader, log *slog.Logger) error {
+	journal := page.NewJournal(log.Handler())
+	log = slog.New(journal)
 	listener, err := listenHTTP(ctx, cfg.Listen)
 	if err != nil {
 		return exitWith(exitUsage, err)
@@ -55,7 +57,7 @@ func runDaemon(ctx context.Context, cfg config.Config, reload *reloader, log *sl
 	defer cancel(nil)
 	defer context.AfterFunc(background, func() { cancel(context.Cause(background)) })()
 
-	status, err := page.New(d.registry, d.ready)
+	status, err := page.New(d.registry, d.ready, journal)
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,10 @@ async function judge(name, page) {
 const desk = await open("desk, light", { viewport: { width: 1200, height: 900 }, colorScheme: "light" });
 await judge("desk, light", desk);
 if (screenshot) await desk.screenshot({ path: screenshot });
+const text = await desk.innerText("main");
+for (const want of [/no connection to broker, trying again; error: .*refused/, /dead letter; message id: .*; reason: unroutable/, /detached, disconnected/]) {
+	if (!want.test(text)) wrong.push(`it does not say ${want}`);
+}
 const phone = await open("phone, dark", { viewport: { width: 360, height: 740 }, colorScheme: "dark" });
 await judge("phone, dark", phone);
 

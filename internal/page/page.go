@@ -37,6 +37,7 @@ const (
 type Page struct {
 	metrics  prometheus.Gatherer
 	ready    func() (string, error)
+	journal  *Journal
 	template *template.Template
 
 	mu        sync.Mutex // guards all below
@@ -57,9 +58,10 @@ type sample struct {
 	p99      float64 // seconds, of the slowest broker; 0 if nothing was confirmed
 }
 
-// New returns a page about the daemon of this process. ready is as for /readyz: in a word what holds, or what is wrong.
-func New(metrics prometheus.Gatherer, ready func() (string, error)) (*Page, error) {
-	p := &Page{metrics: metrics, ready: ready, changed: make(chan struct{})}
+// New returns a page about the daemon of this process. ready is as for /readyz: in a word what holds, or what is wrong;
+// all that the daemon logs goes through the journal.
+func New(metrics prometheus.Gatherer, ready func() (string, error), journal *Journal) (*Page, error) {
+	p := &Page{metrics: metrics, ready: ready, journal: journal, changed: make(chan struct{})}
 	var err error
 	p.template, err = template.New("page.html").Funcs(template.FuncMap{
 		"count": func(n float64) string { return fmt.Sprintf("%.0f", n) }, "size": status.Size, "rate": rateOf, "minutes": func(d time.Duration) string { return fmt.Sprint(int(d.Minutes())) }, "seconds": secondsOf, "since": sinceOf, "plain": func(s string) string { return strings.ReplaceAll(s, "_", " ") },

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -45,7 +46,7 @@ func daemon() (*prometheus.Registry, *prometheus.CounterVec) {
 func serve(t *testing.T, ready func() (string, error)) (*Page, *prometheus.CounterVec, string) {
 	t.Helper()
 	reg, confirmed := daemon()
-	p, err := New(reg, ready)
+	p, err := New(reg, ready, NewJournal(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,8 @@ type view struct {
 	Problem string // what is wrong, or empty
 	Lanes   []laneView
 	Letters []letterView  // since the start, by reason
+	Stored  []line        // the last dead letters
+	Trouble []line        // the last warnings and errors but for those
 	Span    time.Duration // of the charts
 	Charts  []chart
 }
@@ -25,7 +27,8 @@ type view struct {
 type laneView struct {
 	status.Broker
 	status.Rate
-	Good bool
+	Good    bool
+	Trouble line // the last one about it, if it is not good
 }
 
 type letterView struct {
@@ -36,9 +39,19 @@ type letterView struct {
 // view returns what there is to see; the caller holds mu.
 func (p *Page) view() view {
 	v := view{Daemon: p.last}
+	known := make(map[string]bool, len(p.last.Brokers))
+	for _, b := range p.last.Brokers {
+		known[fmt.Sprint(b.ID)] = true
+	}
+	var last map[string]line
+	v.Trouble, v.Stored, last = p.journal.seen(known)
 	for _, b := range p.last.Brokers {
 		state := b.State()
-		v.Lanes = append(v.Lanes, laneView{Broker: b, Rate: p.rates[b.ID], Good: state == "connected" || state == "idle"})
+		lane := laneView{Broker: b, Rate: p.rates[b.ID], Good: state == "connected" || state == "idle"}
+		if !lane.Good {
+			lane.Trouble = last[fmt.Sprint(b.ID)]
+		}
+		v.Lanes = append(v.Lanes, lane)
 	}
 	for _, reason := range slices.Sorted(maps.Keys(p.last.Letters)) {
 		v.Letters = append(v.Letters, letterView{reason, p.last.Letters[reason]})

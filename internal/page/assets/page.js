@@ -10,13 +10,13 @@ events.onmessage = (event) => {
 	}
 	const selected = document.getSelection();
 	if (selected !== null && !selected.isCollapsed) return;
-	const scrolls = [...main.querySelectorAll(".scroll")].map((e) => [e.scrollLeft, e === document.activeElement]);
+	const scrolls = new Map([...main.querySelectorAll(".scroll")].map((e) => [e.ariaLabel, [e.scrollLeft, e === document.activeElement]]));
 	main.innerHTML = event.data;
-	main.querySelectorAll(".scroll").forEach((e, i) => {
-		if (scrolls[i] === undefined) return;
-		e.scrollLeft = scrolls[i][0];
-		if (scrolls[i][1]) e.focus();
-	});
+	for (const e of main.querySelectorAll(".scroll")) {
+		const [left, focused] = scrolls.get(e.ariaLabel) ?? [0, false];
+		e.scrollLeft = left;
+		if (focused) e.focus();
+	}
 };
 events.onerror = () => {
 	if (since !== null) return;
