@@ -36,7 +36,12 @@ type Host struct {
 	Port               int
 	VHost              string
 	Username, Password string
-	TLS                bool
+	TLS                TLS
+	// External logs in by the certificate of TLS instead of name and password.
+	External bool
+	// Problem, if not empty, is why the host cannot be used: something that its definition refers
+	// to cannot be read.
+	Problem string
 }
 
 // Address returns host:port.
@@ -45,7 +50,7 @@ func (h Host) Address() string { return net.JoinHostPort(h.Host, strconv.Itoa(h.
 // LogValue leaves the password out.
 func (h Host) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("address", h.Address()), slog.String("vhost", h.VHost),
-		slog.String("username", h.Username), slog.Bool("tls", h.TLS))
+		slog.String("username", h.Username), slog.Bool("tls", h.TLS.On))
 }
 
 // String is for %v: it leaves the password out, too.
@@ -70,36 +75,54 @@ type connection struct {
 func dial(ctx context.Context, h Host, name string, onBlocked func(blocked bool, reason string)) (*connection, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
+	as := strconv.Quote(h.Username)
+	if h.External {
+		as = "its certificate says"
+	}
 	fail := func(err error) (*connection, error) {
-		return nil, fmt.Errorf("connect to broker at %s, vhost %q, as %q: %w", h.Address(), h.VHost, h.Username, err)
+		return nil, fmt.Errorf("connect to broker at %s, vhost %q, as %s: %w", h.Address(), h.VHost, as, err)
+	}
+	if h.Problem != "" {
+		return fail(errors.New(h.Problem))
+	}
+	secure, err := h.TLS.config(h.Host)
+	if err != nil {
+		return fail(err)
 	}
 	socket, err := (&net.Dialer{}).DialContext(ctx, "tcp", h.Address())
 	if err != nil {
 		return fail(err)
 	}
 	raw := newCoalescingConn(socket, writeTimeout)
+	wire := &readErrorConn{Conn: raw}
 	config := amqp.Config{
 		Vhost:      h.VHost,
 		Heartbeat:  heartbeat,
 		SASL:       []amqp.Authentication{&amqp.PlainAuth{Username: h.Username, Password: h.Password}},
 		Properties: amqp.NewConnectionProperties(),
-		Dial:       func(string, string) (net.Conn, error) { return raw, nil },
+		Dial:       func(string, string) (net.Conn, error) { return wire, nil },
 	}
 	config.Properties.SetClientConnectionName(name)
-	scheme := "amqp"
-	if h.TLS {
-		scheme = "amqps"
-		config.TLSClientConfig = &tls.Config{ServerName: h.Host, MinVersion: tls.VersionTLS12}
+	if h.External {
+		config.SASL = []amqp.Authentication{&amqp.ExternalAuth{}}
 	}
 	inTime := context.AfterFunc(ctx, raw.abort) // the library knows no context
-	conn, err := amqp.DialConfig(scheme+"://"+h.Address(), config)
+	if h.TLS.On {
+		encrypted := tls.Client(raw, secure)
+		err = encrypted.HandshakeContext(ctx)
+		wire.Conn = encrypted
+	}
+	var conn *amqp.Connection
+	if err == nil {
+		conn, err = amqp.DialConfig("amqp://"+h.Address(), config)
+	}
 	if !inTime() {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
 		raw.abort()
 		<-raw.ended
-		return fail(err)
+		return fail(explainTLS(wire.explain(err)))
 	}
 	c := &connection{
 		Connection: conn, raw: raw, host: h,

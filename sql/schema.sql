@@ -35,7 +35,7 @@ comment on table amqp.installation is 'version of schema amqp; which slot and pu
 
 do $$
 declare
-  newest constant integer := 4; -- the same number as in version.sql and sql.go
+  newest constant integer := 5; -- the same number as in version.sql and sql.go
   installed integer := (select i.version from amqp.installation i);
 begin
   if installed > newest then
@@ -73,6 +73,8 @@ begin
   for added in
     select * from (values
       ('tls', $c$boolean not null default false$c$),
+      ('tls_ca', 'text'), ('tls_cert', 'text'), ('tls_key', 'text'), ('tls_server_name', 'text'),
+      ('auth', $c$text not null default 'plain' constraint broker_auth_is_possible check (auth = 'plain' or auth = 'external' and tls and tls_cert is not null)$c$),
       ('on_reject', $c$text not null default 'dead_letter' check (on_reject in ('dead_letter', 'hold', 'drop'))$c$),
       ('retry_timeout', $c$interval check (retry_timeout >= interval '0')$c$)) c(name, definition)
      where not exists (select from pg_attribute a where a.attrelid = 'amqp.broker'::regclass
@@ -86,7 +88,14 @@ comment on table amqp.broker is
   'RabbitMQ servers; several rows with one broker_id are hosts of one broker, tried in turn';
 comment on column amqp.broker.vhost is 'NULL is /';
 comment on column amqp.broker.username is 'NULL is guest';
-comment on column amqp.broker.password is 'NULL is guest';
+comment on column amqp.broker.password is
+  'NULL is guest; file:NAME is the content of a file in secrets_dir of the daemon, env:PGAMQP_SECRET_NAME that of a variable, literal:TEXT is TEXT';
+comment on column amqp.broker.tls_ca is
+  'certificates of who may have signed the one of the broker, in PEM form or as file:NAME; NULL is whoever the system of the daemon trusts';
+comment on column amqp.broker.tls_cert is 'certificate to show to the broker, with its chain, in PEM form or as file:NAME';
+comment on column amqp.broker.tls_key is 'its private key, in PEM form, or rather as file:NAME';
+comment on column amqp.broker.tls_server_name is 'name that the certificate of the broker must hold; NULL is host';
+comment on column amqp.broker.auth is 'plain: by username and password; external: by tls_cert (RabbitMQ needs the plugin rabbitmq_auth_mechanism_ssl)';
 comment on column amqp.broker.on_reject is
   'what becomes of a message that the broker will not take: dead_letter stores it, hold tries it until it is taken and keeps all behind it waiting, drop throws it away. If the rows of one broker_id differ, hold counts before dead_letter before drop';
 comment on column amqp.broker.retry_timeout is

@@ -13,7 +13,7 @@ import (
 )
 
 // Version is the version of schema amqp that the scripts install.
-const Version = 4
+const Version = 5
 
 // DefaultName is the name of the slot and of the publication unless others are given.
 const DefaultName = "pgamqp"

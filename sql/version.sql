@@ -1,5 +1,5 @@
 -- Last of all: the installation is complete.
 update amqp.installation
-   set version = 4, -- the same number as in schema.sql and sql.go
+   set version = 5, -- the same number as in schema.sql and sql.go
        upgraded_at = case when version = 0 then upgraded_at else now() end
- where version <> 4;
+ where version <> 5;

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/pgamqp/pgamqp/internal/catalog"
 	"github.com/pgamqp/pgamqp/internal/config"
+	"github.com/pgamqp/pgamqp/internal/secrets"
 	"github.com/pgamqp/pgamqp/internal/status"
 	"github.com/pgamqp/pgamqp/publisher"
 	"github.com/pgamqp/pgamqp/sql"
@@ -63,7 +65,7 @@ func newDoctorCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: a list of findings")
-	addSettings(cmd, "database_url", "slot", "publication", "listen")
+	addSettings(cmd, "database_url", "slot", "publication", "listen", "secrets_dir")
 	return cmd
 }
 
@@ -107,9 +109,10 @@ func examine(ctx context.Context, cfg config.Config) *catalog.Diagnosis {
 	if err != nil {
 		d.Add(catalog.LevelError, "server", err.Error(), fixOfDatabase(err))
 	}
-	for _, b := range brokers {
+	resolved := brokerSecrets{store: secrets.New(cfg.SecretsDir), log: slog.New(slog.DiscardHandler)} // nothing is stale the first time
+	for _, b := range resolved.brokers(brokers) {
 		for _, h := range b.Hosts {
-			examineHost(ctx, d, b.ID, publisherHost(&h), exchanges[b.ID])
+			examineHost(ctx, d, b.ID, h, exchanges[b.ID])
 		}
 	}
 	examineDaemon(ctx, d, cfg.Listen)
@@ -145,6 +148,9 @@ func fixOfBroker(id int32, h publisher.Host, err error) string {
 		return fmt.Sprintf(`rabbitmqctl add_vhost %[1]s; rabbitmqctl set_permissions -p %[1]s %[2]s "" ".*" ""`, shellWord(h.VHost), shellWord(h.Username))
 	case publisher.Denied(err):
 		return fmt.Sprintf("update amqp.broker set username = '...', password = '...' where broker_id = %d; or: rabbitmqctl change_password %s", id, shellWord(h.Username))
+	}
+	if h.Problem != "" {
+		return "see the message; the daemon, and doctor with it, needs the same secrets_dir and variables"
 	}
 	return fmt.Sprintf("see whether RabbitMQ runs there and a firewall lets us through; the address is in amqp.broker, broker_id %d", id)
 }

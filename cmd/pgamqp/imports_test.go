@@ -40,6 +40,7 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 		"sql":                 {},
 		"internal/backoff":    {barred: noIO},
 		"internal/config":     {outside: []string{modYaml}},
+		"internal/secrets":    {},
 		"internal/catalog":    {ours: []string{"sql", "internal/backoff"}, outside: []string{modPgx, modPglogrepl}},
 		"replication":         {ours: []string{"decoder", "metrics", "internal/backoff"}, outside: []string{modPgx, modPglogrepl}},
 		"publisher":           {ours: []string{"decoder", "metrics", "internal/backoff"}, outside: []string{modAMQP, modPglogrepl}},
@@ -62,7 +63,7 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 		"cmd/pgamqp": {
 			ours: []string{
 				"decoder", "metrics", "sql", "replication", "publisher",
-				"internal/backoff", "internal/config", "internal/catalog", "internal/isolation", "internal/rows", "internal/snapshot", "internal/status", "internal/page", "internal/tail", "internal/tracing", "internal/demo", "internal/bench",
+				"internal/backoff", "internal/config", "internal/catalog", "internal/isolation", "internal/rows", "internal/secrets", "internal/snapshot", "internal/status", "internal/page", "internal/tail", "internal/tracing", "internal/demo", "internal/bench",
 			},
 			outside: []string{modPgx, modPglogrepl, modAMQP, modPrometheus, modCobra, modSystemd, modSync},
 		},

@@ -22,6 +22,7 @@ import (
 	"github.com/pgamqp/pgamqp/internal/isolation"
 	"github.com/pgamqp/pgamqp/internal/page"
 	"github.com/pgamqp/pgamqp/internal/rows"
+	"github.com/pgamqp/pgamqp/internal/secrets"
 	"github.com/pgamqp/pgamqp/internal/snapshot"
 	"github.com/pgamqp/pgamqp/internal/tracing"
 	"github.com/pgamqp/pgamqp/metrics"
@@ -140,6 +141,8 @@ type daemon struct {
 
 	memoryLimit atomic.Int64 // as it was set last
 
+	secrets brokerSecrets
+
 	mu      sync.Mutex           // guards all below, and the publisher of each own stream
 	own     map[int32]*ownStream // of detached brokers
 	history string               // that the main stream lies in
@@ -159,6 +162,7 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 		received: metrics.NewReplication(reg, cfg.Slot),
 		brokers:  metrics.NewPublisher(reg),
 		own:      make(map[int32]*ownStream),
+		secrets:  brokerSecrets{store: secrets.New(cfg.SecretsDir), log: log},
 	}
 	var err error
 	if d.pool, err = newPool(ctx, cfg, d.streamingFrom); err != nil {

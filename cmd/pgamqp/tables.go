@@ -4,13 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgamqp/pgamqp/decoder"
+	"github.com/pgamqp/pgamqp/internal/backoff"
 	"github.com/pgamqp/pgamqp/internal/catalog"
+	"github.com/pgamqp/pgamqp/internal/secrets"
 	"github.com/pgamqp/pgamqp/publisher"
 )
 
@@ -46,32 +51,77 @@ func (d *daemon) askWith(ctx context.Context, config *pgx.ConnConfig, f func(con
 // readBrokers reads amqp.broker for the publisher, once transaction xid is visible
 // (0: at once).
 func (d *daemon) readBrokers(ctx context.Context, xid uint32) ([]publisher.Broker, error) {
-	var out []publisher.Broker
+	var rows []catalog.Broker
 	err := d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		if err := catalog.AwaitVisible(ctx, conn, xid); err != nil {
-			return err
-		}
-		rows, err := catalog.Brokers(ctx, conn)
-		for _, row := range rows {
-			b := publisher.Broker{
-				ID:     row.ID,
-				Policy: publisher.Policy{OnReject: publisher.OnReject(row.OnReject), RetryTimeout: row.RetryTimeout},
-			}
-			for _, h := range row.Hosts {
-				b.Hosts = append(b.Hosts, publisherHost(&h))
-			}
-			out = append(out, b)
+		err := catalog.AwaitVisible(ctx, conn, xid)
+		if err == nil {
+			rows, err = catalog.Brokers(ctx, conn)
 		}
 		return err
 	})
-	if err == nil {
-		d.limitMemory(len(out))
+	if err != nil {
+		return nil, err
 	}
-	return out, err
+	d.limitMemory(len(rows))
+	return d.secrets.brokers(rows), nil
 }
 
-func publisherHost(h *catalog.Host) publisher.Host {
-	return publisher.Host{Host: h.Host, Port: int(h.Port), VHost: h.VHost, Username: h.Username, Password: h.Password, TLS: h.TLS}
+// brokerSecrets fills in what rows of amqp.broker refer to.
+type brokerSecrets struct {
+	store *secrets.Store
+	log   *slog.Logger
+
+	mu    sync.Mutex // one reading at a time: each ends with forgetting what it has not asked for
+	stale backoff.Repeats
+}
+
+func (s *brokerSecrets) brokers(rows []catalog.Broker) []publisher.Broker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.store.Sweep()
+	out := make([]publisher.Broker, 0, len(rows))
+	for _, row := range rows {
+		b := publisher.Broker{
+			ID:     row.ID,
+			Policy: publisher.Policy{OnReject: publisher.OnReject(row.OnReject), RetryTimeout: row.RetryTimeout},
+		}
+		for _, h := range row.Hosts {
+			b.Hosts = append(b.Hosts, s.host(&h))
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+// host is a row of amqp.broker. What cannot be read is a problem of that host alone.
+func (s *brokerSecrets) host(h *catalog.Host) publisher.Host {
+	var problem error
+	resolve := func(column, value string) string {
+		secret, err := s.store.Resolve(value)
+		if _, kept := errors.AsType[*secrets.StaleError](err); kept {
+			if s.stale.Worth(h.String()+err.Error(), time.Now()) {
+				s.log.Warn("cannot read a secret that amqp.broker refers to", slog.String("column", column),
+					slog.String("host", h.String()), slog.Any("error", err))
+			}
+		} else if err != nil {
+			problem = errors.Join(problem, fmt.Errorf("%s: %w", column, err))
+		}
+		return secret
+	}
+	host := publisher.Host{
+		Host: h.Host, Port: int(h.Port), VHost: h.VHost, Username: h.Username, External: h.Auth == catalog.AuthExternal,
+		TLS: publisher.TLS{On: h.TLS, ServerName: h.TLSServerName},
+	}
+	if !host.External {
+		host.Password = resolve("password", h.Password)
+	}
+	if h.TLS {
+		host.TLS.CA, host.TLS.Certificate, host.TLS.Key = resolve("tls_ca", h.TLSCA), resolve("tls_cert", h.TLSCert), resolve("tls_key", h.TLSKey)
+	}
+	if problem != nil {
+		host.Problem = problem.Error()
+	}
+	return host
 }
 
 // storeDeadLetter writes a row of amqp.dead_letter for the publisher.

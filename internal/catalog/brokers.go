@@ -61,9 +61,18 @@ type Host struct {
 	Port     int32
 	VHost    string
 	Username string
+	// Password, like the three of TLS, may refer to a secret: file:NAME, env:NAME.
 	Password string
 	TLS      bool
+	// TLSCA, TLSCert and TLSKey are PEM texts or references; empty if not set.
+	TLSCA, TLSCert, TLSKey string
+	TLSServerName          string
+	// Auth is the column auth: plain or external.
+	Auth string
 }
+
+// AuthExternal is the value of auth for a login by certificate.
+const AuthExternal = "external"
 
 // String returns host and port.
 func (h Host) String() string { return net.JoinHostPort(h.Host, strconv.Itoa(int(h.Port))) }
@@ -89,7 +98,8 @@ func (b Broker) LogValue() slog.Value {
 // A table that pg_amqp left behind may have NULL where ours has defaults.
 const brokersQuery = `
 select broker_id, coalesce(host, 'localhost'), coalesce(port, 5672), coalesce(nullif(vhost, ''), '/'),
-       coalesce(username, 'guest'), coalesce(password, 'guest'), tls, on_reject, extract(epoch from retry_timeout)::float8
+       coalesce(username, 'guest'), coalesce(password, 'guest'), tls,
+       coalesce(tls_ca, ''), coalesce(tls_cert, ''), coalesce(tls_key, ''), coalesce(tls_server_name, ''), auth, on_reject, extract(epoch from retry_timeout)::float8
   from amqp.broker
  order by broker_id, host, port`
 
@@ -107,7 +117,8 @@ func Brokers(ctx context.Context, conn *pgx.Conn) ([]Broker, error) {
 		var h Host
 		var onReject string
 		var retrySeconds *float64
-		err := rows.Scan(&id, &h.Host, &h.Port, &h.VHost, &h.Username, &h.Password, &h.TLS, &onReject, &retrySeconds)
+		err := rows.Scan(&id, &h.Host, &h.Port, &h.VHost, &h.Username, &h.Password, &h.TLS,
+			&h.TLSCA, &h.TLSCert, &h.TLSKey, &h.TLSServerName, &h.Auth, &onReject, &retrySeconds)
 		if err != nil {
 			return nil, fmt.Errorf("read amqp.broker: %w", err)
 		}

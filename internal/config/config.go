@@ -45,6 +45,8 @@ type Config struct {
 	LogLevel slog.Level
 	// LogFormat is the form of a log line.
 	LogFormat LogFormat
+	// SecretsDir is the folder of the files that amqp.broker refers to; none if empty.
+	SecretsDir string
 	// OTLPEndpoint is the URL of a collector of OpenTelemetry that gets a span for each message with a trace; none if
 	// empty.
 	OTLPEndpoint string

@@ -25,7 +25,7 @@ func TestValidateReportsAllMistakes(t *testing.T) {
 	c := config.Config{
 		DatabaseURL: "db.example.com", Slot: strings.Repeat("x", 64), Publication: "a\x00", Listen: "here:99999",
 		WindowMessages: 0, WindowBytes: 1000, ShutdownTimeout: 0, NackRetryTimeout: 25 * time.Hour, HeartbeatInterval: 0,
-		DetachAfter: 200 * time.Millisecond, OTLPEndpoint: "collector:4317",
+		DetachAfter: 200 * time.Millisecond, OTLPEndpoint: "collector:4317", SecretsDir: "secrets",
 	}
 	err := c.Validate()
 	if err == nil {

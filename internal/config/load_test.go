@@ -61,6 +61,7 @@ heartbeat_interval: 10s  # default
 log_level: warn          # flag --log-level
 log_format: json         # environment PGAMQP_LOG_FORMAT
 pg_headers: lsn,role     # file FILE:6
+secrets_dir: ""          # default
 otlp_endpoint: ""        # default
 `
 	if diff := cmp.Diff(strings.TrimPrefix(want, "\n"), strings.ReplaceAll(got.String(), file, "FILE")); diff != "" {
@@ -150,7 +151,7 @@ func TestShownConfigurationCanBeLoadedAgain(t *testing.T) {
 		"database-url": "host=db user='o\\'' options='-c a=#1\n'", "slot": "s", "publication": "p: #\"'", "listen": "[::1]:80",
 		"window-messages": "7", "window-bytes": "100001", "shutdown-timeout": "1500ms", "nack-retry-timeout": "0s",
 		"detach-after": "0s", "heartbeat-interval": "1h", "log-level": "error", "log-format": "json", "pg-headers": "role, xid",
-		"otlp-endpoint": "https://collector/otlp",
+		"secrets-dir": "/run/secrets", "otlp-endpoint": "https://collector/otlp",
 	}
 	if len(flags) != len(config.Options()) {
 		t.Fatal("this test must set every option")

@@ -46,6 +46,8 @@ func options() []option {
 			parseFormat, showPlain[LogFormat], func(c *Config) *LogFormat { return &c.LogFormat }),
 		value("pg_headers", "`list` of headers about a message's origin to add, out of lsn, xid, commit_time and role; each becomes x-pg-lsn and so on",
 			parseHeaders, showHeaders, func(c *Config) *[]PGHeader { return &c.PGHeaders }),
+		text("secrets_dir", "`folder` of the files that amqp.broker may refer to by file:NAME, for example /etc/pgamqp/secrets",
+			func(c *Config) *string { return &c.SecretsDir }),
 		text("otlp_endpoint", "`URL` of a collector of OpenTelemetry (OTLP over HTTP) that is told of each message with a sampled traceparent, for example http://127.0.0.1:4318",
 			func(c *Config) *string { return &c.OTLPEndpoint }),
 	}

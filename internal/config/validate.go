@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -49,6 +50,9 @@ func (c Config) mistakes() []mistake {
 		check("detach_after", within(c.DetachAfter, time.Second, 24*time.Hour, showDuration))
 	}
 	check("heartbeat_interval", within(c.HeartbeatInterval, time.Second, time.Hour, showDuration))
+	if c.SecretsDir != "" && !filepath.IsAbs(c.SecretsDir) {
+		check("secrets_dir", fmt.Errorf("%q is relative: write the whole path of a folder, such as /etc/pgamqp/secrets", c.SecretsDir))
+	}
 	check("otlp_endpoint", checkOTLP(c.OTLPEndpoint))
 	return found
 }
