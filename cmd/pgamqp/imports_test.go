@@ -65,6 +65,10 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 			},
 			outside: []string{modPgx, modPglogrepl, modAMQP, modPrometheus, modCobra, modSystemd, modSync},
 		},
+		// What the guide to the outbox shows: programs of users.
+		"docs/guides/outbox/placeorder": {outside: []string{modPgx}},
+		"docs/guides/outbox/shiporders": {outside: []string{modPgx, modAMQP}},
+
 		"integration": {ours: []string{"internal/testserver", "internal/snippet"}, outside: []string{modPgx, modPglogrepl, modAMQP}},
 	}
 }
