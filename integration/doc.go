@@ -25,7 +25,9 @@
 //	got := w.received(1, loadQueue) // first: history sees only what is on disk
 //	compare(h.bodies(1), got).wantComplete(t)
 //
-// TestChaos does that with everything at once, from one seed, and only for `make chaos`: docs/reliability.md.
+// A test of a document asks for the blocks that name it (claimed) and runs each (runSQL, commands).
+//
+// TestChaos compares with everything broken at once, from one seed, and only for `make chaos`: docs/reliability.md.
 //
 // Nothing sleeps: what takes time is awaited, with a deadline. What the daemon and the servers
 // had to say is shown when a test fails. A report of the race detector is a failure.

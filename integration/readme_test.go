@@ -2,32 +2,11 @@ package integration
 
 import (
 	"fmt"
-	"os"
-	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/pgamqp/pgamqp/internal/testserver"
 )
-
-// snippets returns the code blocks of a section of the README, in order: language and text.
-func snippets(t *testing.T, section string) [][2]string {
-	t.Helper()
-	readme, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, found := strings.Cut(string(readme), "\n## "+section+"\n")
-	if !found {
-		t.Fatalf("README.md has no section %q", section)
-	}
-	text, _, _ := strings.Cut(rest, "\n## ")
-	var out [][2]string
-	for _, m := range regexp.MustCompile("(?s)```(\\w+)\n(.*?)```").FindAllStringSubmatch(text, -1) {
-		out = append(out, [2]string{m[1], m[2]})
-	}
-	return out
-}
 
 // TestFirstMessageOfTheReadmeArrives does what the README says, with other addresses.
 func TestFirstMessageOfTheReadmeArrives(t *testing.T) {
@@ -39,37 +18,31 @@ func TestFirstMessageOfTheReadmeArrives(t *testing.T) {
 	w := newWorld(t, worldOptions{postgres: postgres, bare: true})
 
 	var d *daemon
-	ran := 0
-	for _, s := range snippets(t, "First message") {
-		switch language, text := s[0], s[1]; language {
+	for _, b := range claimed(t, "README.md") {
+		switch b.Language {
 		case "sql":
-			text = strings.Replace(text, "(host, username, password) values ('localhost', 'guest', 'guest')",
+			text := strings.Replace(b.Text, "(host, username, password) values ('localhost', 'guest', 'guest')",
 				fmt.Sprintf("(host, port, vhost, username, password) values ('%s', %d, '%s', 'guest', 'guest')",
 					w.rabbit.Host(), w.rabbit.Port(), w.vhosts[0]), 1)
 			if _, err := postgres.Psql(t.Context(), w.database, text); err != nil {
 				t.Fatalf("%s: %v", text, err)
 			}
-			ran++
 		case "sh":
-			for line := range strings.Lines(text) {
-				args := strings.Fields(strings.Replace(line, "postgres://postgres@localhost/shop", w.url(), 1))
-				switch {
-				case len(args) < 2 || args[0] != "pgamqp":
-					continue // make build: the harness did
-				case args[1] == "run":
-					d = launch(t, append(args[1:], "--listen", "127.0.0.1:0")...)
+			const build = "make build                                   # leaves bin/pgamqp\n" // which the harness did
+			for _, args := range commands(t, b, build, "", "postgres://postgres@localhost/shop", w.url()) {
+				if args[0] == "run" {
+					d = launch(t, append(args, "--listen", "127.0.0.1:0")...)
 					d.waitReady()
-				default:
-					if code, out := pgamqp(t, args[1:]...); code != 0 {
-						t.Fatalf("%s: exit code %d\n%s", line, code, out)
-					}
+				} else if code, out := pgamqp(t, args...); code != 0 {
+					t.Fatalf("%q: exit code %d\n%s", args, code, out)
 				}
-				ran++
 			}
+		default:
+			t.Fatalf("%s: nobody runs a block of %s", b, b.Language)
 		}
 	}
-	if ran < 4 || d == nil {
-		t.Fatalf("only %d commands found in the README", ran)
+	if d == nil {
+		t.Fatal("the README runs no daemon")
 	}
 	w.waitDelivered()
 	consumer := w.consume(1, "orders")

@@ -83,10 +83,10 @@ has_pgxs() {
 	((${#files[@]}))
 }
 
-# Do the modules of the browser test match its lock file?
-browser_test_is_ready() {
-	[[ -e integration/browser/node_modules/.package-lock.json &&
-		! integration/browser/package-lock.json -nt integration/browser/node_modules/.package-lock.json ]]
+# Do the modules in a folder of tests match its lock file?
+node_modules_are_ready() {
+	local installed=$1/node_modules/.package-lock.json
+	[[ -e $installed && ! $1/package-lock.json -nt $installed ]]
 }
 
 # Lists what is missing, by the names that the functions below know.
@@ -103,7 +103,13 @@ missing() {
 	have git || echo git
 	[[ -x /usr/bin/chromium ]] || echo chromium
 	have node && have npm || echo npm
-	browser_test_is_ready || echo browser-test
+	node_modules_are_ready integration/browser || echo browser-test
+	node_modules_are_ready integration/guides || echo guides-test
+	# What the guides' programs use.
+	have java && have javac || echo default-jdk-headless
+	[[ -e /usr/share/java/postgresql.jar ]] || echo libpostgresql-jdbc-java
+	compgen -G '/usr/lib/python3*/*-packages/psycopg' >/dev/null || echo python3-psycopg
+	compgen -G '/usr/lib/python3*/*-packages/pika' >/dev/null || echo python3-pika
 	[[ ! -x /usr/bin/dpkg ]] || have systemd-analyze || echo systemd
 	local v
 	for v in $versions; do
@@ -147,7 +153,7 @@ packages_for() {
 		pgtap) echo "postgresql-$v-pgtap" ;;
 		pgxs) echo "postgresql-server-dev-$v" make ;;
 		postgresql-"$v") echo "postgresql-$v" ;;
-		postgresql-* | browser-test) ;; # from npm
+		postgresql-* | browser-test | guides-test) ;; # from npm
 		gcc) echo gcc libc6-dev ;;
 		*) echo "$name" ;;
 		esac
@@ -266,11 +272,11 @@ install_npm_versions() {
 	((!failed)) || exit 1
 }
 
-# --- the browser test --------------------------------------------------------------------
+# --- the tests that use Node.js ------------------------------------------------------------
 
-install_browser_test() {
-	say 'unpacking what the browser test uses to integration/browser/node_modules'
-	(cd integration/browser && retry npm ci --silent --no-audit --no-fund </dev/null && touch node_modules/.package-lock.json) ||
+install_node_modules() {
+	say "unpacking modules of npm to $1/node_modules"
+	(cd "$1" && retry npm ci --silent --no-audit --no-fund </dev/null && touch node_modules/.package-lock.json) ||
 		die 'npm could not fetch them'
 }
 
@@ -368,7 +374,7 @@ readonly log
 
 if have apt-get; then
 	# Those that only npm can give need no root.
-	mapfile -t from_apt < <(printf '%s\n' "${lacking[@]}" | grep -vE '^(postgresql-(14|16|17|18)|browser-test)$' || true)
+	mapfile -t from_apt < <(printf '%s\n' "${lacking[@]}" | grep -vE '^(postgresql-(14|16|17|18)|browser-test|guides-test)$' || true)
 	if ((${#from_apt[@]})) || { [[ $mode == test ]] && ! have npm; }; then
 		can_be_root || die "missing: ${lacking[*]}; run this as root or where sudo works"
 		install_packages "${lacking[@]}"
@@ -376,7 +382,9 @@ if have apt-get; then
 	if [[ $mode == test ]]; then
 		lock_cache
 		install_npm_versions 9>&-
-		browser_test_is_ready || install_browser_test 9>&-
+		for folder in integration/browser integration/guides; do
+			node_modules_are_ready "$folder" || install_node_modules "$folder" 9>&-
+		done
 	fi
 fi
 rm -f "$log"

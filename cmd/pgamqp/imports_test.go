@@ -54,6 +54,7 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 		"internal/fakenet":    {},
 		"internal/fakeamqp":   {ours: []string{"internal/fakenet"}, outside: []string{modAMQP}},
 		"internal/fakewal":    {ours: []string{"internal/fakenet"}, outside: []string{modPgx, modPglogrepl}},
+		"internal/snippet":    {},
 		"internal/testserver": {outside: []string{modPgx, modAMQP}},
 		"internal/bench": {
 			ours:    []string{"decoder", "metrics", "replication", "internal/testserver"},
@@ -67,7 +68,11 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 			},
 			outside: []string{modPgx, modPglogrepl, modAMQP, modPrometheus, modCobra, modSystemd, modSync},
 		},
-		"integration": {ours: []string{"internal/testserver"}, outside: []string{modPgx, modPglogrepl, modAMQP}},
+		// What the guide to the outbox shows: programs of users.
+		"docs/guides/outbox/placeorder": {outside: []string{modPgx}},
+		"docs/guides/outbox/shiporders": {outside: []string{modPgx, modAMQP}},
+
+		"integration": {ours: []string{"internal/testserver", "internal/snippet"}, outside: []string{modPgx, modPglogrepl, modAMQP}},
 	}
 }
 
