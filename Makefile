@@ -20,9 +20,9 @@ ONCE ?= TestR[0-9]|Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Excha
 # Which integration tests are about PostgreSQL alone: `make test-rabbitmq4` leaves them out.
 POSTGRES_ONLY ?= ^TestP[0-9]|Postgres|Slot|Publication|Role|Privileges|IsRefused|Mistakes|Compare|ServerSendsAgain|ServerWithout|StreamWorks|SynchronousStandby|TwentyClean|TwentyKills
 # Integration tests that have a target of their own.
-APART := ^Test(Measure|Chaos$$|BrokenBuilds$$|Gate$$|Package$$)
-# The test that installs the package needs root on Debian; `make test` leaves it out elsewhere.
-IF_INSTALLABLE := $(shell [[ $$(id -u) == 0 ]] && command -v dpkg >/dev/null && echo test-package)
+APART := ^Test(Measure|Chaos$$|BrokenBuilds$$|Gate$$|Package$$|Image$$)
+# The tests of the package and the image need root on Debian; `make test` leaves them out elsewhere.
+IF_INSTALLABLE := $(shell [[ $$(id -u) == 0 ]] && command -v dpkg >/dev/null && echo test-package test-image)
 # `make chaos`: the seed of all choices, a random one if empty, and for how long.
 SEED ?=
 TIME ?= 2m
@@ -50,6 +50,18 @@ package: $(release_tools) ## make programs, Debian and RPM packages, checksums a
 .PHONY: test-package
 test-package: setup package ## install the Debian package on this machine, run and remove it (Debian and root only)
 	PGAMQP_TEST_PACKAGE=$$(ls $(CURDIR)/dist/pgamqp_*_$$($(GO) env GOARCH).deb) $(GO) test -v -count=1 -timeout 10m -run '^TestPackage$$' ./integration
+
+.PHONY: image
+image: ## make container images for amd64 and arm64 in dist/, by buildah
+	scripts/image.sh build '$(VERSION)' '$(COMMIT)'
+
+.PHONY: image-files
+image-files: ## make dist/image, the folder that docker, podman and compose build the image from
+	scripts/image.sh files '$(VERSION)' '$(COMMIT)'
+
+.PHONY: test-image
+test-image: setup image ## look into the container images, and run the daemon out of one (Debian and root only)
+	PGAMQP_TEST_IMAGE=$(CURDIR)/dist $(GO) test -v -count=1 -timeout 10m -run '^TestImage$$' ./integration
 
 .PHONY: demo
 demo: setup-demo build ## install what is missing, start private servers, send messages through pgamqp

@@ -98,6 +98,8 @@ missing() {
 	have node && have npm || echo npm
 	browser_test_is_ready || echo browser-test
 	[[ ! -x /usr/bin/dpkg ]] || have systemd-analyze || echo systemd
+	[[ ! -x /usr/bin/dpkg ]] || ((EUID != 0)) || have buildah || echo buildah # for `make test-image`
+	[[ -r /etc/ssl/certs/ca-certificates.crt || ! -x /usr/bin/dpkg ]] || echo ca-certificates
 	local v
 	for v in $versions; do
 		has_postgres "$v" || echo "postgresql-$v"
