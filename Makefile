@@ -63,6 +63,19 @@ image-files: ## make dist/image, the folder that docker, podman and compose buil
 test-image: setup image ## look into the container images, and run the daemon out of one (Debian and root only)
 	PGAMQP_TEST_IMAGE=$(CURDIR)/dist $(GO) test -v -count=1 -timeout 10m -run '^TestImage$$' ./integration
 
+# Helm as a library has a module of its own: building its command takes minutes. Results are not cached, because the tests
+# read files of another module.
+.PHONY: test-chart
+test-chart: ## lint and render the Helm chart, compare the manifests with the golden ones
+	$(GO) -C tools/chart vet ./...
+	$(GO) -C tools/chart test -count=1 ./...
+
+.PHONY: chart
+chart: ## package the Helm chart in dist/
+	mkdir -p dist
+	$(GO) -C tools/chart run . "$$(scripts/version.sh '$(VERSION)')" $(CURDIR)/packaging/chart $(CURDIR)/dist
+	scripts/checksums.sh
+
 .PHONY: demo
 demo: setup-demo build ## install what is missing, start private servers, send messages through pgamqp
 	bin/pgamqp demo $(DEMO_ARGS)
@@ -85,10 +98,11 @@ $(linter): tools/go.mod tools/go.sum
 	$(GO) -C tools build -o ../bin/ tool
 
 .PHONY: lint
-lint: setup $(linter) ## check format, modules, code and scripts
+lint: setup $(linter) test-chart ## check format, modules, code, scripts and the Helm chart
 	shellcheck scripts/*.sh packaging/scripts/*.sh .ci/run
 	$(linter) fmt --diff
 	$(GO) mod tidy -diff
+	$(GO) -C tools/chart mod tidy -diff
 	$(GO) vet ./...
 	$(linter) run
 

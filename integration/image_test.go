@@ -59,6 +59,7 @@ func checkImage(t *testing.T, arch string, machine elf.Machine, image ociImage) 
 		"command":        !slices.Equal(c.Cmd, []string{"run"}),
 		"exposed ports":  !slices.Equal(slices.Collect(maps.Keys(c.ExposedPorts)), []string{"9465/tcp"}),
 		"listen address": !slices.Contains(c.Env, "PGAMQP_LISTEN=:9465"),
+		"path":           !slices.Contains(c.Env, "PATH=/usr/bin"), // for `pgamqp status` in a container that runs
 	} {
 		if differs {
 			t.Errorf("image for %s: wrong %s: %q, %+v", arch, what, image.name, c)

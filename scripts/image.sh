@@ -51,6 +51,4 @@ for arch in $architectures; do
 	tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX \
 		-cf "$archive" -C "$store/$arch" blobs index.json oci-layout
 done
-rm -r "$context"
-(cd dist && rm -f SHA256SUMS && sha256sum -- * >SHA256SUMS) # of what `make package` has made, too
-ls -l dist
+scripts/checksums.sh

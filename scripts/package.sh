@@ -38,5 +38,4 @@ done
 
 bin/cyclonedx-gomod app -json -output "dist/pgamqp-$version.cdx.json" -licenses -main cmd/pgamqp .
 rm -r "$stage"
-(cd dist && sha256sum -- * >SHA256SUMS)
-ls -l dist
+scripts/checksums.sh
