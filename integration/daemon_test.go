@@ -190,7 +190,8 @@ func (d *daemon) wantLog(patterns ...string) {
 	}
 }
 
-var listening = regexp.MustCompile(`msg=listening address=(\S+)`)
+// listening matches the line of a log in text or JSON.
+var listening = regexp.MustCompile(`"?msg"?[=:]"?listening"?[ ,]"?address"?[=:]"?([^\s"]+)`)
 
 // address is where the HTTP server listens, empty while it does not.
 func (d *daemon) address() string {
