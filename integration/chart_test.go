@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -76,8 +77,33 @@ func (p chartPod) environment(url, file, authority string) map[string]string {
 	return given
 }
 
-// TestChartDeliversAMessage runs the containers of the golden manifests: the installation if there is one, two daemons of
-// which one is a standby, and the rolling update in which it takes over.
+// claimedBy returns the blocks of a language of a document that say that this test runs them.
+func claimedBy(t *testing.T, test, language, file string) []string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("..", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks []string
+	for _, part := range strings.Split(string(content), "<!-- test: ")[1:] {
+		if !strings.HasPrefix(part, test+" -->") {
+			continue
+		}
+		for _, m := range regexp.MustCompile("(?s)\n```"+language+"\n(.*?)```").FindAllStringSubmatch(part, -1) {
+			blocks = append(blocks, m[1])
+		}
+	}
+	if len(blocks) == 0 {
+		t.Fatalf("%s has no block of %s for %s", file, language, test)
+	}
+	return blocks
+}
+
+// linesOf returns the lines of a block; each is a statement or a command.
+func linesOf(block string) []string { return strings.Split(strings.TrimSpace(block), "\n") }
+
+// TestChartDeliversAMessage runs the containers of the golden manifests with the roles of docs/guides/kubernetes.md: the
+// installation, two daemons of which one is a standby, and the rolling update in which it takes over.
 func TestChartDeliversAMessage(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"minimal", "everything"} {
@@ -94,22 +120,37 @@ func TestChartDeliversAMessage(t *testing.T) {
 			if err := errors.Join(os.WriteFile(file, []byte(settings), 0o600), os.WriteFile(authority, certificate.Certificate, 0o600)); err != nil {
 				t.Fatal(err)
 			}
-			url := w.url()
-			if name == "everything" { // it has a volume with a certificate
-				url = strings.Replace(url, "sslmode=disable", "sslmode=verify-full", 1)
+			sql := claimedBy(t, "TestChartDeliversAMessage", "sql", "docs/guides/kubernetes.md")
+			if len(sql) != 2 {
+				t.Fatalf("the guide has statements for %d steps", len(sql))
+			}
+			w.script(linesOf(strings.Replace(sql[0], "database shop ", "database "+w.database+" ", 1))...)
+			url := func(role string) string {
+				if name == "everything" { // it has a volume with a certificate
+					return strings.Replace(w.urlAs(role), "sslmode=disable", "sslmode=verify-full", 1)
+				}
+				return w.urlAs(role)
 			}
 			job, found := pods["Job"]
 			if !found {
-				job.Args = []string{"install", "--database-url", url}
+				job.Args = []string{"install", "--database-url", url("shop_owner")}
 			}
-			if d := inContainer(t, job.Args, job.environment(url, file, authority)); d.wait(time.Minute) != 0 {
+			if d := inContainer(t, job.Args, job.environment(url("shop_owner"), file, authority)); d.wait(time.Minute) != 0 {
 				t.Fatalf("install: %s", d.log.String())
 			}
-			w.exec(`insert into amqp.broker (broker_id, host, port, vhost) values (1, $1, $2, $3)`, w.rabbit.Host(), w.rabbit.Port(), w.vhosts[0])
 			deployment := pods["Deployment"]
-			first := inContainer(t, deployment.Args, deployment.environment(url, file, authority))
+			environment := deployment.environment(url("shop_pgamqp"), file, authority)
+			if d := inContainer(t, deployment.Args, environment); d.wait(time.Minute) != 3 {
+				t.Errorf("before the grant the exit code is not 3:\n%s", d.log.String())
+			}
+			owner := w.connectAs("shop_owner")
+			for _, s := range linesOf(sql[1]) {
+				run(t, owner, s)
+			}
+			w.exec(`insert into amqp.broker (broker_id, host, port, vhost) values (1, $1, $2, $3)`, w.rabbit.Host(), w.rabbit.Port(), w.vhosts[0])
+			first := inContainer(t, deployment.Args, environment)
 			first.waitReady()
-			second := inContainer(t, deployment.Args, deployment.environment(url, file, authority))
+			second := inContainer(t, deployment.Args, environment)
 			second.waitStandby()
 			if code := first.stop(); code != 0 {
 				t.Errorf("exit code %d", code)

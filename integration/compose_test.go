@@ -255,8 +255,43 @@ func TestComposeUpDeliversAMessage(t *testing.T) {
 	if running == nil {
 		t.Fatal("no service runs the daemon")
 	}
-	w.exec(`select amqp.publish(1, '', 'orders', 'composed')`)
+	runComposeCommands(t, c, w, running)
 	if got := strings.Join(bodies(w.received(1, "orders")), " "); got != "composed" {
 		t.Errorf("%q came", got)
+	}
+}
+
+// runComposeCommands does what docs/operations.md says to do with the services.
+func runComposeCommands(t *testing.T, c composeFile, w *world, d *daemon) {
+	t.Helper()
+	const compose = "docker compose --file packaging/compose.yaml "
+	makefile, err := os.ReadFile("../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range linesOf(claimedBy(t, "TestComposeUpDeliversAMessage", "sh", "docs/operations.md")[0]) {
+		words := strings.Fields(strings.TrimPrefix(line, compose))
+		switch {
+		case words[0] == "make":
+			wantMatch(t, string(makefile), `(?m)^`+words[1]+`: `)
+		case !strings.HasPrefix(line, compose):
+			t.Errorf("nobody runs %q", line)
+		case words[0] == "up", words[0] == "down": // what the test does
+		case words[0] != "exec" || c.Services[words[1]].Image == "":
+			t.Errorf("there is no service for %q", line)
+		case words[2] == "psql":
+			_, sql, _ := strings.Cut(line, `--command="`)
+			w.exec(strings.TrimSuffix(sql, `"`))
+			if user, database := words[3], words[4]; user != "--username=postgres" || database != "--dbname="+c.Services["postgres"].Environment["POSTGRES_DB"] {
+				t.Errorf("other names than those of the service: %q", line)
+			}
+		case words[2] == "pgamqp":
+			if code, out := pgamqp(t, append(words[3:], "--database-url", w.url(), "--listen", d.address())...); code != 0 {
+				t.Errorf("%q: exit code %d\n%s", line, code, out)
+			}
+		case words[2] == "rabbitmqctl" && words[3] == "list_queues": // of the server, not ours
+		default:
+			t.Errorf("nobody runs %q", line)
+		}
 	}
 }

@@ -45,6 +45,49 @@ func TestImage(t *testing.T) {
 		t.Fatalf("there is no image for %s", runtime.GOARCH)
 	}
 	runImage(t, image)
+	joinImages(t, folder)
+}
+
+// joinImages runs the commands of docs/operations.md that make one name of both images, with a folder for a registry.
+func joinImages(t *testing.T, folder string) {
+	t.Helper()
+	amd64, err := filepath.Glob(filepath.Join(folder, "*-linux-amd64.oci.tar"))
+	if err != nil || len(amd64) != 1 {
+		t.Fatalf("%v, %v", amd64, err)
+	}
+	store, registry := t.TempDir(), filepath.Join(t.TempDir(), "registry")
+	t.Setenv("STORAGE_DRIVER", "vfs")
+	here := strings.NewReplacer(
+		"dist/pgamqp-1.0.0", strings.TrimSuffix(amd64[0], "-linux-amd64.oci.tar"),
+		"docker://registry.example.com/pgamqp:1.0.0", "oci:"+registry+":pgamqp",
+	)
+	for _, line := range linesOf(claimedBy(t, "TestImage", "sh", "docs/operations.md")[0]) {
+		words := strings.Fields(here.Replace(line))
+		switch words[0] {
+		case "make": // by which this test is run
+		case "buildah":
+			must(t, "buildah", append([]string{"--root", store + "/root", "--runroot", store + "/run"}, words[1:]...)...)
+		default:
+			t.Errorf("nobody runs %q", line)
+		}
+	}
+	blobs, err := filepath.Glob(filepath.Join(registry, "blobs", "sha256", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := 0
+	for _, blob := range blobs {
+		content, err := os.ReadFile(blob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(content, []byte(`"platform":{"architecture":"amd64"`)) && bytes.Contains(content, []byte(`"platform":{"architecture":"arm64"`)) {
+			both++
+		}
+	}
+	if both != 1 {
+		t.Errorf("%d of %d files list both architectures", both, len(blobs))
+	}
 }
 
 // checkImage looks at all that does not need to be run.
