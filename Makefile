@@ -72,7 +72,7 @@ test-chart: ## lint and render the Helm chart, compare the manifests with the go
 
 .PHONY: chart
 chart: ## package the Helm chart in dist/
-	mkdir -p dist
+	mkdir -p dist && rm -f dist/pgamqp-*.tgz
 	$(GO) -C tools/chart run . "$$(scripts/version.sh '$(VERSION)')" $(CURDIR)/packaging/chart $(CURDIR)/dist
 	scripts/checksums.sh
 
