@@ -16,13 +16,13 @@ POSTGRES ?= 15 14 16 17 18
 RUN ?= .
 # Which of them are about RabbitMQ, the configuration or all versions anyhow: they run with the
 # first version only. `make integration ONCE=-` runs everything with every version.
-ONCE ?= TestR[0-9]|Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Exchange|QueueThat|Metrics|Prometheus|Mistakes|Readme|TLS|Network|ServerSendsAgain|EveryVersion|NotReady|Compare|RedeliverAll|CannotReach|NotThereYet|Cluster|FullQueue|PatchesOf|Checker|FailoverTo|NeverSynced|IdleForTooLong|OneDaemonWorks|FrozenDaemon|OutlivesAPause|OtherSystem|RoomForAnother|InABrowser|Guide
+ONCE ?= TestR[0-9]|Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Exchange|QueueThat|Metrics|Prometheus|Mistakes|Readme|TLS|Network|ServerSendsAgain|EveryVersion|NotReady|Compare|RedeliverAll|CannotReach|NotThereYet|Cluster|FullQueue|PatchesOf|Checker|FailoverTo|NeverSynced|IdleForTooLong|OneDaemonWorks|FrozenDaemon|OutlivesAPause|OtherSystem|RoomForAnother|InABrowser|Guide|Compose|Chart
 # Which integration tests are about PostgreSQL alone: `make test-rabbitmq4` leaves them out.
 POSTGRES_ONLY ?= ^TestP[0-9]|Postgres|Slot|Publication|Role|Privileges|IsRefused|Mistakes|Compare|ServerSendsAgain|ServerWithout|StreamWorks|SynchronousStandby|TwentyClean|TwentyKills
 # Integration tests that have a target of their own.
-APART := ^Test(Measure|Chaos$$|BrokenBuilds$$|Gate$$|Package$$)
-# The test that installs the package needs root on Debian; `make test` leaves it out elsewhere.
-IF_INSTALLABLE := $(shell [[ $$(id -u) == 0 ]] && command -v dpkg >/dev/null && echo test-package)
+APART := ^Test(Measure|Chaos$$|BrokenBuilds$$|Gate$$|Package$$|Image$$)
+# The tests of the package and the image need root on Debian; `make test` leaves them out elsewhere.
+IF_INSTALLABLE := $(shell [[ $$(id -u) == 0 ]] && command -v dpkg >/dev/null && echo test-package test-image)
 # `make chaos`: the seed of all choices, a random one if empty, and for how long.
 SEED ?=
 TIME ?= 2m
@@ -51,6 +51,31 @@ package: $(release_tools) ## make programs, Debian and RPM packages, checksums a
 test-package: setup package ## install the Debian package on this machine, run and remove it (Debian and root only)
 	PGAMQP_TEST_PACKAGE=$$(ls $(CURDIR)/dist/pgamqp_*_$$($(GO) env GOARCH).deb) $(GO) test -v -count=1 -timeout 10m -run '^TestPackage$$' ./integration
 
+.PHONY: image
+image: ## make container images for amd64 and arm64 in dist/, by buildah
+	scripts/image.sh build '$(VERSION)' '$(COMMIT)'
+
+.PHONY: image-files
+image-files: ## make dist/image, the folder that docker, podman and compose build the image from
+	scripts/image.sh files '$(VERSION)' '$(COMMIT)'
+
+.PHONY: test-image
+test-image: setup image ## look into the container images, and run the daemon out of one (Debian and root only)
+	PGAMQP_TEST_IMAGE=$(CURDIR)/dist $(GO) test -v -count=1 -timeout 10m -run '^TestImage$$' ./integration
+
+# Helm as a library has a module of its own: building its command takes minutes. Results are not cached, because the tests
+# read files of another module.
+.PHONY: test-chart
+test-chart: ## lint and render the Helm chart, compare the manifests with the golden ones
+	$(GO) -C tools/chart vet ./...
+	$(GO) -C tools/chart test -count=1 ./...
+
+.PHONY: chart
+chart: ## package the Helm chart in dist/
+	mkdir -p dist && rm -f dist/pgamqp-*.tgz
+	$(GO) -C tools/chart run . "$$(scripts/version.sh '$(VERSION)')" $(CURDIR)/packaging/chart $(CURDIR)/dist
+	scripts/checksums.sh
+
 .PHONY: demo
 demo: setup-demo build ## install what is missing, start private servers, send messages through pgamqp
 	bin/pgamqp demo $(DEMO_ARGS)
@@ -73,10 +98,11 @@ $(linter): tools/go.mod tools/go.sum
 	$(GO) -C tools build -o ../bin/ tool
 
 .PHONY: lint
-lint: setup $(linter) ## check format, modules, code and scripts
+lint: setup $(linter) test-chart ## check format, modules, code, scripts and the Helm chart
 	shellcheck scripts/*.sh packaging/scripts/*.sh .ci/run
 	$(linter) fmt --diff
 	$(GO) mod tidy -diff
+	$(GO) -C tools/chart mod tidy -diff
 	$(GO) vet ./...
 	$(linter) run
 

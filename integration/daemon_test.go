@@ -39,11 +39,19 @@ type daemon struct {
 // launch starts the program with the given arguments and does not wait for it.
 func launch(t *testing.T, args ...string) *daemon {
 	t.Helper()
+	cmd := exec.Command(shared.program, args...)
+	cmd.Env = cleanEnvironment()
+	return follow(t, cmd)
+}
+
+// follow is launch for a program in an environment of its own.
+func follow(t *testing.T, cmd *exec.Cmd) *daemon {
+	t.Helper()
 	d := &daemon{
-		t: t, cmd: exec.Command(shared.program, args...), ended: make(chan struct{}),
+		t: t, cmd: cmd, ended: make(chan struct{}),
 		ask: http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}},
 	}
-	d.cmd.Env, d.cmd.Stdout, d.cmd.Stderr = cleanEnvironment(), &d.log, &d.log
+	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
 	if err := testserver.StartChild(d.cmd); err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +190,8 @@ func (d *daemon) wantLog(patterns ...string) {
 	}
 }
 
-var listening = regexp.MustCompile(`msg=listening address=(\S+)`)
+// listening matches the line of a log in text or JSON.
+var listening = regexp.MustCompile(`"?msg"?[=:]"?listening"?[ ,]"?address"?[=:]"?([^\s"]+)`)
 
 // address is where the HTTP server listens, empty while it does not.
 func (d *daemon) address() string {

@@ -7,12 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 tag=$1 commit=$2
-# Packages need a version that can be compared: 1.2.3 of a tag, else one that is older than every release.
-if [[ $tag =~ ^v([0-9]+\.[0-9]+\.[0-9]+)$ ]]; then
-	version=${BASH_REMATCH[1]}
-else
-	version=0.0.0-dev+${tag//[^A-Za-z0-9]/.}
-fi
+version=$(scripts/version.sh "$tag")
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 0)
 export SOURCE_DATE_EPOCH
 
@@ -46,5 +41,4 @@ bin/cyclonedx-gomod app -json -output "dist/pgamqp-$version.cdx.json" -licenses 
 tar --sort=name --owner=0 --group=0 --mtime="@$SOURCE_DATE_EPOCH" --transform "s,^,pgamqp-extension-$version/," \
 	-czf "dist/pgamqp-extension-$version.tar.gz" sql/*.sql sql/extension LICENSE
 rm -r "$stage"
-(cd dist && sha256sum -- * >SHA256SUMS)
-ls -l dist
+scripts/checksums.sh

@@ -111,6 +111,8 @@ missing() {
 	compgen -G '/usr/lib/python3*/*-packages/psycopg' >/dev/null || echo python3-psycopg
 	compgen -G '/usr/lib/python3*/*-packages/pika' >/dev/null || echo python3-pika
 	[[ ! -x /usr/bin/dpkg ]] || have systemd-analyze || echo systemd
+	[[ ! -x /usr/bin/dpkg ]] || ((EUID != 0)) || have buildah || echo buildah # for `make test-image`
+	[[ -r /etc/ssl/certs/ca-certificates.crt || ! -x /usr/bin/dpkg ]] || echo ca-certificates
 	local v
 	for v in $versions; do
 		has_postgres "$v" || echo "postgresql-$v"

@@ -46,6 +46,7 @@ func newRootCommand() *cobra.Command {
 		newConfigCommand(),
 		newStatusCommand(),
 		newDoctorCommand(),
+		newHealthCommand(),
 		newTailCommand(),
 		newDeadLettersCommand(),
 		newSnapshotCommand(),

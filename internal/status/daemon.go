@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -106,18 +107,7 @@ func Read(ctx context.Context, address string) (Daemon, error) {
 const mostMetrics = 16 << 20 // bytes; a daemon with thousands of exchanges has less
 
 func read(ctx context.Context, address string) (Daemon, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return Daemon{}, err
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "localhost" // a daemon that listens on all addresses
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/metrics", nil)
-	if err != nil {
-		return Daemon{}, err
-	}
-	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+	response, err := get(ctx, address, "/metrics")
 	if err != nil {
 		return Daemon{}, err
 	}
@@ -135,6 +125,48 @@ func read(ctx context.Context, address string) (Daemon, error) {
 		return d, errors.New("what listens there is not pgamqp")
 	}
 	return d, nil
+}
+
+// get sends one request to the daemon at an address.
+func get(ctx context.Context, address, path string) (*http.Response, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost" // a daemon that listens on all addresses
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, address) // which needs no name for this machine
+	}
+	return (&http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: dial}}).Do(request)
+}
+
+const mostHealth = 4 << 10 // bytes; a sentence
+
+// Health asks the daemon at an address how it is, by one of its paths for supervisors. It returns what the daemon says,
+// and an error if that is not well.
+func Health(ctx context.Context, address, path string) (string, error) {
+	response, err := get(ctx, address, path)
+	if err != nil {
+		return "", fmt.Errorf("ask the daemon at %s: %w", address, err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(response.Body, mostHealth))
+	said := strings.TrimSpace(string(text))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("ask the daemon at %s: %w", address, err)
+	case response.StatusCode == http.StatusServiceUnavailable:
+		return "", fmt.Errorf("the daemon at %s says: %s", address, said)
+	case response.StatusCode != http.StatusOK:
+		return "", fmt.Errorf("ask the daemon at %s: it answers %s", address, response.Status)
+	}
+	return said, nil
 }
 
 // Gather reads the daemon of this process from its registry.

@@ -45,7 +45,11 @@ func spawnLoop(jobs <-chan spawnJob) {
 // spawn starts cmd as user as, in a process group of its own, so that a Ctrl-C in the
 // terminal reaches only us; the kernel sends it onDeath when this process dies.
 func spawn(cmd *exec.Cmd, as *account, onDeath syscall.Signal) error {
-	cmd.SysProcAttr = childAttributes(onDeath)
+	attributes := childAttributes(onDeath)
+	if given := cmd.SysProcAttr; given != nil {
+		attributes.Chroot, attributes.Credential = given.Chroot, given.Credential
+	}
+	cmd.SysProcAttr = attributes
 	if as != nil {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: as.uid, Gid: as.gid}
 	}
