@@ -99,6 +99,14 @@ func TestStatusShowsTheWholePath(t *testing.T) {
 		`(?m)^1 +127\.0\.0\.1:\d+ +connected +\d+/2048 +\d+ .* 1$`,
 		`(?m)^2 +127\.0\.0\.1:\d+ +detached, disconnected `,
 		`(?m)^1 +1 +unroutable +\d\S* ago$`)
+	// A monitor sees the same, and needs no more.
+	monitor := w.database + "_monitor"
+	w.exec(`create role ` + monitor + ` login password '` + rolePassword + `' in role pgamqp_monitor`)
+	code, seen := pgamqp(t, "status", "--database-url", w.urlAs(monitor), "--slot", w.slot, "--listen", d.address())
+	if code != 0 {
+		t.Errorf("as a monitor: exit code %d", code)
+	}
+	wantMatch(t, seen, `(?m)^`+w.slot+` +streaming `, `(?m)^1 +127\.0\.0\.1:\d+ +connected`, `(?m)^1 +1 +unroutable`)
 	d.kill()
 	await(t, startLimit, "the slot is free", func() bool {
 		return value[bool](w, `select not active from pg_replication_slots where slot_name = $1`, w.slot)

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -148,7 +149,10 @@ func TestBrokerOverTLS(t *testing.T) {
 	w.waitDelivered()
 
 	// By certificate; it is replaced while messages flow.
-	w.exec(`update amqp.broker set auth = 'external', username = null, password = null`)
+	conn := w.connect()
+	for _, b := range claimed(t, "docs/operations.md") {
+		runSQL(t, conn, b, "5671", fmt.Sprint(w.rabbit.TLSPort()))
+	}
 	l := w.startTrickle("", "q")
 	await(t, time.Minute, "the daemon logs in by its certificate", func() bool {
 		subject, user := w.certificateOf()

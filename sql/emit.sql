@@ -66,7 +66,8 @@ $$;
 -- The brokers there are, as a constant in the plan of amqp.publish: looking into the table
 -- would cost as much as all the rest of that function. STABLE, not IMMUTABLE, so that plans
 -- that contain the constant notice when the trigger below replaces it. What is not in the
--- list is looked up in the table.
+-- list is looked up in the table. While a role has limits the list is empty, so that every
+-- call gets a closer look.
 do $$
 begin
   if to_regproc('amqp._broker_ids') is null then
@@ -84,7 +85,8 @@ begin
   -- Two at once could not both replace the function. Whoever comes second reads the table
   -- after the first has committed. (A lock on the table would be a deadlock: both have written to it.)
   perform pg_advisory_xact_lock(123588459164017);
-  ids := array(select distinct b.broker_id from amqp.broker b order by 1);
+  ids := array(select distinct b.broker_id from amqp.broker b
+                where not exists (select from amqp.publish_limit) order by 1);
   if ids <> amqp._broker_ids() then
     execute format('create or replace function amqp._broker_ids() returns integer[] language sql stable as %L',
       format('select %L::pg_catalog.int4[]', ids));
@@ -107,6 +109,18 @@ $$;
 create or replace trigger pgamqp_broker_changed
   after insert or update or delete or truncate on amqp.broker
   for each statement execute function amqp._broker_changed();
+
+create or replace function amqp._limits_changed() returns trigger
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform amqp._remember_brokers();
+  return null;
+end
+$$;
+create or replace trigger pgamqp_limits_changed
+  after insert or update or delete or truncate on amqp.publish_limit
+  for each statement execute function amqp._limits_changed();
 
 create or replace function amqp.heartbeat(nonce text) returns pg_lsn
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp

@@ -149,3 +149,34 @@ begin
   update amqp.installation set steps = steps || 'snapshots 1'::text;
 end
 $$;
+
+-- What came with version 5. A monitor sees that there are brokers, dead letters and so on, and neither passwords nor contents.
+do $$
+begin
+  if exists (select from amqp.installation i where 'monitor 1' = any (i.steps)) then
+    return;
+  end if;
+  revoke all on amqp.publish_limit from public;
+  revoke all on function amqp._limits(), amqp._check_limits(integer, text, text, jsonb), amqp._check_unlimited(text), amqp._for_publishers(),
+    amqp._limits_changed(), amqp.grant_publish(regrole, integer, text, text), amqp.revoke_publish(regrole, integer, text, text) from public;
+  if to_regrole('pgamqp_monitor') is null then
+    begin
+      create role pgamqp_monitor nologin;
+    exception
+      when duplicate_object or unique_violation then
+        null; -- made by another database in the meantime
+      when insufficient_privilege then
+        raise warning 'role pgamqp_monitor is not there and "%" may not create it', current_user
+          using hint = 'Create it (create role pgamqp_monitor nologin;) and run "pgamqp install" again, or do without.';
+        return;
+    end;
+  end if;
+  grant usage on schema amqp to pgamqp_monitor;
+  grant select on amqp.installation, amqp.route, amqp.snapshot, amqp.publish_limit to pgamqp_monitor;
+  grant select (broker_id, host, port, vhost, username, tls, tls_server_name, auth, on_reject, retry_timeout) on amqp.broker to pgamqp_monitor;
+  grant select (id, origin, lsn, broker_id, kind, reason, reply_code, reply_text, message_id, exchange, routing_key, role, attempts,
+                first_failed_at, last_failed_at) on amqp.dead_letter to pgamqp_monitor;
+  grant execute on function amqp.delivered(pg_lsn) to pgamqp_monitor;
+  update amqp.installation set steps = steps || 'monitor 1'::text;
+end
+$$;

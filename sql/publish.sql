@@ -96,6 +96,7 @@ begin
      or {suspect} then
     perform amqp._check_broker(broker_id);
     perform amqp._check_publish({arguments});
+    perform amqp._check_limits(broker_id, exchange, routing_key{headers});
     bytes := 10 + octet_length({fields})::bigint
       + octet_length({body});
     perform amqp._check_size(bytes);
@@ -205,6 +206,7 @@ begin
       then 'exchange, routing_key, delivery_mode, content_type, content_encoding, reply_to, correlation_id, '
            'headers, message_id, priority, expiration, type, app_id, user_id, "timestamp"'
       else 'exchange, routing_key' end);
+    definition := replace(definition, '{headers}', case when form.long then ', headers' else '' end);
     definition := replace(definition, '{transactional}', form.transactional::text);
     definition := replace(definition, '{flush}', case when form.transactional then '' else flush end);
     definition := replace(definition, '{flush_at_end}', case when form.transactional then '' else flush_at_end end);

@@ -6,6 +6,7 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform amqp._check_broker(broker_id);
+  perform amqp._check_unlimited('declare or bind anything');
   perform amqp._emit(false, amqp._envelope(kind, broker_id, fields || amqp._field('r', session_user::text)));
   perform amqp._flush_at_end();
   return true;

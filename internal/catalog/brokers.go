@@ -98,15 +98,26 @@ func (b Broker) LogValue() slog.Value {
 // A table that pg_amqp left behind may have NULL where ours has defaults.
 const brokersQuery = `
 select broker_id, coalesce(host, 'localhost'), coalesce(port, 5672), coalesce(nullif(vhost, ''), '/'),
-       coalesce(username, 'guest'), coalesce(password, 'guest'), tls,
-       coalesce(tls_ca, ''), coalesce(tls_cert, ''), coalesce(tls_key, ''), coalesce(tls_server_name, ''), auth, on_reject, extract(epoch from retry_timeout)::float8
+       coalesce(username, 'guest'), %s, tls, %s, coalesce(tls_server_name, ''), auth, on_reject,
+       extract(epoch from retry_timeout)::float8
   from amqp.broker
  order by broker_id, host, port`
 
 // Brokers returns the brokers in the order of their ids, the hosts of each in the order
 // of their names.
 func Brokers(ctx context.Context, conn *pgx.Conn) ([]Broker, error) {
-	rows, err := conn.Query(ctx, brokersQuery)
+	return readBrokers(ctx, conn, fmt.Sprintf(brokersQuery, `coalesce(password, 'guest')`,
+		`coalesce(tls_ca, ''), coalesce(tls_cert, ''), coalesce(tls_key, '')`))
+}
+
+// BrokersToSee is Brokers without passwords and certificates, for which the rights of
+// pgamqp_monitor are enough.
+func BrokersToSee(ctx context.Context, conn *pgx.Conn) ([]Broker, error) {
+	return readBrokers(ctx, conn, fmt.Sprintf(brokersQuery, `''`, `'', '', ''`))
+}
+
+func readBrokers(ctx context.Context, conn *pgx.Conn, query string) ([]Broker, error) {
+	rows, err := conn.Query(ctx, query)
 	if err != nil {
 		return nil, fmt.Errorf("read amqp.broker: %w", err)
 	}

@@ -30,12 +30,12 @@ func TestBrokersAreGroupedInOrder(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		guest := catalog.Host{Port: 5672, VHost: "/", Username: "guest", Password: "guest"}
+		guest := catalog.Host{Port: 5672, VHost: "/", Username: "guest", Password: "guest", Auth: "plain"}
 		a, b := guest, guest
 		a.Host, b.Host = "a", "b"
 		want := []catalog.Broker{
-			{ID: 1, OnReject: "dead_letter", Hosts: []catalog.Host{a, {Host: "a", Port: 5673, VHost: "/"}, b}},
-			{ID: 2, OnReject: "dead_letter", Hosts: []catalog.Host{{Host: "only", Port: 5671, VHost: "v", Username: "u", Password: "p", TLS: true}}},
+			{ID: 1, OnReject: "dead_letter", Hosts: []catalog.Host{a, {Host: "a", Port: 5673, VHost: "/", Auth: "plain"}, b}},
+			{ID: 2, OnReject: "dead_letter", Hosts: []catalog.Host{{Host: "only", Port: 5671, VHost: "v", Username: "u", Password: "p", TLS: true, Auth: "plain"}}},
 		}
 		if diff := cmp.Diff(want, brokers); diff != "" {
 			t.Errorf("brokers (-want +got):\n%s", diff)
@@ -87,7 +87,7 @@ func TestMostCarefulRowOfABrokerCounts(t *testing.T) {
 }
 
 func TestPasswordsStayOutOfLogs(t *testing.T) {
-	h := catalog.Host{Host: "rabbit", Port: 5672, VHost: "/", Username: "app", Password: "secret"}
+	h := catalog.Host{Host: "rabbit", Port: 5672, VHost: "/", Username: "app", Password: "secret", Auth: "plain"}
 	b := catalog.Broker{ID: 3, Hosts: []catalog.Host{h}}
 	var text bytes.Buffer
 	for _, log := range []*slog.Logger{slog.New(slog.NewTextHandler(&text, nil)), slog.New(slog.NewJSONHandler(&text, nil))} {

@@ -2,7 +2,7 @@ package catalog_test
 
 import (
 	"errors"
-	"slices"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -184,9 +184,44 @@ func asOfVersion1(t testing.TB, conn *pgx.Conn) {
 	exec(t, conn, `update amqp.installation set version = 1, steps = array_remove(steps, 'routes 1')`)
 }
 
+// withoutLimits takes away what version 5 has added.
+func withoutLimits(t testing.TB, conn *pgx.Conn) {
+	t.Helper()
+	exec(t, conn, `drop table amqp.publish_limit`)
+	// Until then it knew nothing of limits.
+	exec(t, conn, `create or replace function amqp._remember_brokers() returns void language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as 'begin end'`)
+	exec(t, conn, `drop function amqp._limits, amqp._check_limits, amqp._check_unlimited, amqp._for_publishers, amqp._limits_changed,
+		amqp.grant_publish, amqp.revoke_publish`)
+	exec(t, conn, `alter table amqp.broker drop column tls_ca, drop column tls_cert, drop column tls_key, drop column tls_server_name, drop column auth`)
+	exec(t, conn, `revoke all on all tables in schema amqp from pgamqp_monitor`)
+	exec(t, conn, `revoke all on all functions in schema amqp from pgamqp_monitor`)
+	exec(t, conn, `revoke all on schema amqp from pgamqp_monitor`)
+	exec(t, conn, `update amqp.installation set version = 4, steps = array_remove(steps, 'monitor 1')`)
+}
+
+func TestUpgradeFromVersion4AddsLimitsAndTLS(t *testing.T) {
+	onEveryVersion(t, func(t *testing.T, p *testserver.Postgres) {
+		conn, name := installed(t, p)
+		withoutLimits(t, conn)
+		exec(t, conn, `insert into amqp.broker (broker_id, host, tls) values (1, 'h', true)`)
+		install(t, conn, name)
+		exec(t, conn, `update amqp.broker set auth = 'external', tls_cert = 'file:a', tls_key = 'file:b'`)
+		for _, bad := range []string{`update amqp.broker set auth = 'kerberos'`, `update amqp.broker set tls = false`, `update amqp.broker set tls_cert = null`} {
+			if _, err := conn.Exec(t.Context(), bad); err == nil {
+				t.Errorf("%s: no error", bad)
+			}
+		}
+		exec(t, conn, `select amqp.grant_publish('pgamqp_monitor', 1)`)
+		if n := value[int](t, conn, `select cardinality(amqp._broker_ids())`); n != 0 {
+			t.Errorf("%d brokers for the short way although there are limits", n)
+		}
+	})
+}
+
 // withoutSnapshots takes away what version 4 has added beside the table of routes.
 func withoutSnapshots(t testing.TB, conn *pgx.Conn) {
 	t.Helper()
+	withoutLimits(t, conn)
 	exec(t, conn, `drop table amqp.snapshot`)
 	exec(t, conn, `drop function amqp.route_prefix, amqp.snapshot, amqp.snapshot_pause, amqp.snapshot_resume, amqp.snapshot_cancel,
 		amqp._snapshot_state, amqp._snapshot_chunk, amqp._snapshot_back, amqp._snapshot_done, amqp._snapshot_fails`)
@@ -224,18 +259,25 @@ func TestUpgradeFromVersion1KeepsBrokersAndGrants(t *testing.T) {
 		conn, name := installed(t, p)
 		asOfVersion1(t, conn)
 		exec(t, conn, `insert into amqp.broker (broker_id, host, port, vhost, username, password, tls) values (7, 'h', 1, 'v', 'u', 'p', true)`)
-		wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 1, this program needs 4", "pgamqp install")
+		wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 1, this program needs 5", "pgamqp install")
 		before := privileges(t, conn)
 		report := install(t, conn, name)
-		if text := strings.Join(report.Done, "\n"); !strings.Contains(text, "upgraded from version 1 to 4") {
+		if text := strings.Join(report.Done, "\n"); !strings.Contains(text, "upgraded from version 1 to 5") {
 			t.Errorf("done: %s", text)
 		}
-		after := slices.DeleteFunc(privileges(t, conn), func(line string) bool { return strings.Contains(line, "route") || strings.Contains(line, "snapshot") })
+		ofMonitor := regexp.MustCompile(`,pgamqp_monitor=[^,}]*`)
+		newer := regexp.MustCompile(`route|snapshot|limit|_for_publishers|amqp.(grant|revoke)_publish`)
+		var after []string
+		for _, line := range privileges(t, conn) {
+			if !newer.MatchString(line) {
+				after = append(after, ofMonitor.ReplaceAllString(line, ""))
+			}
+		}
 		if diff := cmp.Diff(before, after); diff != "" {
 			t.Errorf("privileges (-before +after):\n%s", diff)
 		}
 		brokers, err := catalog.Brokers(t.Context(), conn)
-		want := []catalog.Broker{{ID: 7, OnReject: "dead_letter", Hosts: []catalog.Host{{Host: "h", Port: 1, VHost: "v", Username: "u", Password: "p", TLS: true}}}}
+		want := []catalog.Broker{{ID: 7, OnReject: "dead_letter", Hosts: []catalog.Host{{Host: "h", Port: 1, VHost: "v", Username: "u", Password: "p", TLS: true, Auth: "plain"}}}}
 		if diff := cmp.Diff(want, brokers); err != nil || diff != "" {
 			t.Errorf("brokers (-want +got):\n%s%v", diff, err)
 		}
@@ -261,7 +303,7 @@ func TestInstallUpgradesInPlace(t *testing.T) {
 	conn, name := installed(t, p)
 	exec(t, conn, `update amqp.installation set version = 0`)
 	exec(t, conn, `create or replace function amqp.delivered(lsn pg_lsn) returns boolean language sql as 'select null::boolean'`)
-	wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 0, this program needs 4", "pgamqp install")
+	wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 0, this program needs 5", "pgamqp install")
 	install(t, conn, name)
 	if err := catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}); err != nil {
 		t.Error(err)
@@ -276,7 +318,7 @@ func TestInstallRefusesADowngrade(t *testing.T) {
 	conn, name := installed(t, p)
 	exec(t, conn, `update amqp.installation set version = 1000`)
 	_, err := catalog.Install(t.Context(), conn, catalog.InstallOptions{Slot: name})
-	wantProblem(t, err, "schema amqp has version 1000, this program knows versions up to 4")
+	wantProblem(t, err, "schema amqp has version 1000, this program knows versions up to 5")
 	wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{}), "schema amqp has version 1000")
 	// The printed text refuses as well.
 	_, err = p.Psql(t.Context(), name, sql.Text(name, name))

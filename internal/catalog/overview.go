@@ -16,7 +16,7 @@ type Overview struct {
 	Installation  Installation
 	// Slots is the slot of the installation, or its name alone with Missing, and those of detached brokers.
 	Slots   []OverviewSlot
-	Brokers []Broker
+	Brokers []Broker      // without their secrets
 	Letters []LetterCount // by broker and reason
 	// Snapshots are those that are not over, and those that have failed.
 	Snapshots []Snapshot
@@ -69,7 +69,7 @@ func ReadOverview(ctx context.Context, conn *pgx.Conn, slot string) (Overview, e
 			o.Slots = append(o.Slots, OverviewSlot{SlotStatus: status})
 		}
 	}
-	if o.Brokers, err = Brokers(ctx, conn); err != nil {
+	if o.Brokers, err = BrokersToSee(ctx, conn); err != nil {
 		return o, err
 	}
 	if o.Letters, err = countLetters(ctx, conn); err != nil {

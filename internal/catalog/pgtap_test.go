@@ -13,7 +13,7 @@ import (
 
 var tapLine = regexp.MustCompile(`^(not )?ok \d+ - (.*)$`)
 
-// TestSQL runs the pgTAP tests beside the scripts, each in a database of its own.
+// TestSQL runs the pgTAP tests beside the scripts, each in a database of its own, on every version.
 func TestSQL(t *testing.T) {
 	folder := filepath.Join("..", "..", "sql", "test")
 	support, err := os.ReadFile(filepath.Join(folder, "support.sql"))
@@ -24,33 +24,61 @@ func TestSQL(t *testing.T) {
 	if err != nil || len(files) < 2 {
 		t.Fatalf("no tests in %s (%v)", folder, err)
 	}
-	p := serverWithPGTAP(t)
-	for _, file := range files {
-		name := strings.TrimSuffix(filepath.Base(file), ".sql")
-		if name == "support" {
-			continue
-		}
-		t.Run(name, func(t *testing.T) {
-			script, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
+	extension := pgTAP(t)
+	for _, version := range testserver.Versions {
+		t.Run("postgresql"+strconv.Itoa(version), func(t *testing.T) {
+			t.Parallel()
+			p := serverWith(t, version, extension)
+			for _, file := range files {
+				name := strings.TrimSuffix(filepath.Base(file), ".sql")
+				if name == "support" {
+					continue
+				}
+				t.Run(name, func(t *testing.T) {
+					script, err := os.ReadFile(file)
+					if err != nil {
+						t.Fatal(err)
+					}
+					runTAP(t, p, string(support)+string(script))
+				})
 			}
-			runTAP(t, p, string(support)+string(script))
 		})
 	}
 }
 
-// serverWithPGTAP returns a server of a version for which pgTAP is installed.
-func serverWithPGTAP(t *testing.T) *testserver.Postgres {
+// pgTAP returns a folder with the files of the extension, which are the same for all versions.
+func pgTAP(t *testing.T) string {
 	t.Helper()
-	for _, version := range testserver.Versions {
-		p := server(t, version)
-		if value[bool](t, connect(t, p, "postgres"), `select exists (select from pg_available_extensions where name = 'pgtap')`) {
-			return p
+	found, err := filepath.Glob("/usr/share/postgresql/*/extension/pgtap*")
+	if err != nil || len(found) == 0 {
+		t.Fatal("pgTAP is not installed; run `make setup`")
+	}
+	dir := t.TempDir()
+	for _, file := range found {
+		content, err := os.ReadFile(file)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, filepath.Base(file)), content, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
-	t.Fatal("no version of PostgreSQL here has pgTAP; run `make setup`")
-	return nil
+	return dir
+}
+
+// serverWith starts a server with more extensions, closed with the test.
+func serverWith(t *testing.T, version int, extensions string) *testserver.Postgres {
+	t.Helper()
+	p, err := testserver.StartPostgres(testserver.PostgresOptions{Version: version, Extensions: extensions})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
 }
 
 func runTAP(t *testing.T, p *testserver.Postgres, script string) {

@@ -38,8 +38,8 @@ func checkTakenOver(t *testing.T, conn *pgx.Conn, name string) {
 		t.Fatal(err)
 	}
 	want := []catalog.Broker{
-		{ID: 1, OnReject: "dead_letter", Hosts: []catalog.Host{{Host: "one", Port: 5671, VHost: "/v", Username: "u", Password: "p"}}},
-		{ID: 2, OnReject: "dead_letter", Hosts: []catalog.Host{{Host: "two", Port: 5672, VHost: "/", Username: "guest", Password: "guest"}}},
+		{ID: 1, OnReject: "dead_letter", Hosts: []catalog.Host{{Host: "one", Port: 5671, VHost: "/v", Username: "u", Password: "p", Auth: "plain"}}},
+		{ID: 2, OnReject: "dead_letter", Hosts: []catalog.Host{{Host: "two", Port: 5672, VHost: "/", Username: "guest", Password: "guest", Auth: "plain"}}},
 	}
 	if diff := cmp.Diff(want, brokers); diff != "" {
 		t.Errorf("brokers (-want +got):\n%s", diff)
@@ -79,7 +79,7 @@ func TestInstallTakesOverATableOfTheOldestPgAMQP(t *testing.T) {
 	exec(t, conn, `insert into amqp.broker (host) values (null)`)
 	install(t, conn, name)
 	brokers, err := catalog.Brokers(t.Context(), conn)
-	want := []catalog.Broker{{ID: 1, OnReject: "dead_letter", Hosts: []catalog.Host{{Host: "localhost", Port: 5672, VHost: "/", Username: "guest", Password: "guest"}}}}
+	want := []catalog.Broker{{ID: 1, OnReject: "dead_letter", Hosts: []catalog.Host{{Host: "localhost", Port: 5672, VHost: "/", Username: "guest", Password: "guest", Auth: "plain"}}}}
 	if diff := cmp.Diff(want, brokers); err != nil || diff != "" {
 		t.Errorf("brokers (-want +got):\n%s%v", diff, err)
 	}

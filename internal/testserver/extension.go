@@ -29,8 +29,18 @@ func withExtensions(bin, into, extensions string) (string, error) {
 	if err := os.Symlink(filepath.Join(prefix, "lib"), inside(filepath.Join(prefix, "lib"))); err != nil {
 		return "", err
 	}
-	if err := os.CopyFS(filepath.Join(inside(share), "extension"), os.DirFS(extensions)); err != nil {
-		return "", fmt.Errorf("add the extensions of %s: %w", extensions, err)
+	added, err := filepath.Glob(filepath.Join(extensions, "*"))
+	if err != nil {
+		return "", err
+	}
+	for _, file := range added { // in the place of one that is there, if need be
+		content, err := os.ReadFile(file)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(inside(share), "extension", filepath.Base(file)), content, 0o644)
+		}
+		if err != nil {
+			return "", fmt.Errorf("add the extensions of %s: %w", extensions, err)
+		}
 	}
 	return inside(bin), nil
 }

@@ -4,7 +4,7 @@ do $$
 declare
   name regclass;
 begin
-  foreach name in array array['amqp.broker', 'amqp.dead_letter', 'amqp.route', 'amqp.snapshot',
+  foreach name in array array['amqp.broker', 'amqp.dead_letter', 'amqp.route', 'amqp.snapshot', 'amqp.publish_limit',
     'amqp.broker_broker_id_seq', 'amqp.dead_letter_id_seq', 'amqp.route_route_id_seq', 'amqp.snapshot_snapshot_id_seq'] loop
     perform pg_extension_config_dump(name, ''); -- each a statement of its own: all change one row
   end loop;

@@ -4,6 +4,7 @@ select no_plan();
 create role t_nobody;
 create role t_publisher in role pgamqp_publisher;
 create role t_daemon in role pgamqp_daemon;
+create role t_monitor in role pgamqp_monitor;
 
 select is(has_schema_privilege('t_nobody', 'amqp', 'usage'), false, 'PUBLIC may not use the schema');
 select is(has_schema_privilege('t_nobody', 'amqp', 'create'), false, 'PUBLIC may not create in the schema');
@@ -51,6 +52,23 @@ select throws_ok($$update amqp.broker set password = 'x'$$, '42501', null, 'the 
 select throws_ok($$update amqp.installation set version = 9$$, '42501', null, 'nor the installation');
 reset role;
 
+set role t_monitor;
+select lives_ok($$select broker_id, host, port, vhost, username, tls, auth, on_reject from amqp.broker$$, 'a monitor sees brokers');
+select lives_ok($$select id, reason, reply_text, exchange, routing_key, attempts from amqp.dead_letter$$, 'and dead letters');
+select lives_ok($$select * from amqp.route, amqp.snapshot, amqp.installation, amqp.publish_limit$$, 'routes, snapshots, limits');
+select lives_ok($$select amqp.delivered('0/1')$$, 'and asks what is delivered');
+select throws_ok($$select password from amqp.broker$$, '42501', null, 'a monitor does not read passwords');
+select throws_ok($$select tls_key from amqp.broker$$, '42501', null, 'nor keys');
+select throws_ok($$select b from amqp.broker b$$, '42501', null, 'nor rows as a whole');
+select throws_ok($$select body from amqp.dead_letter$$, '42501', null, 'nor bodies');
+select throws_ok($$select head from amqp.dead_letter$$, '42501', null, 'nor envelopes');
+select throws_ok($$select headers from amqp.dead_letter$$, '42501', null, 'nor headers');
+select throws_ok($$delete from amqp.dead_letter$$, '42501', null, 'it changes nothing');
+select throws_ok($$select amqp.publish(1, 'ex', 'k', 'm')$$, '42501', null, 'publishes nothing');
+select throws_ok($$select amqp.redeliver_all()$$, '42501', null, 'redelivers nothing');
+select throws_ok($$select amqp.wait_delivered('0/1')$$, '42501', null, 'and does not even write a ping');
+reset role;
+
 -- Who may write to amqp.broker needs nothing else for the trigger.
 grant usage on schema amqp to t_nobody;
 grant select, insert, update, delete on amqp.broker to t_nobody;
@@ -65,5 +83,5 @@ select is_empty($$select p.oid::regprocedure from pg_proc p where p.pronamespace
   and not coalesce('search_path=pg_catalog, pg_temp' = any (p.proconfig), false)$$, 'SECURITY DEFINER goes with a fixed search path');
 
 select * from finish();
-drop owned by t_nobody, t_publisher, t_daemon;
-drop role t_nobody, t_publisher, t_daemon;
+drop owned by t_nobody, t_publisher, t_daemon, t_monitor;
+drop role t_nobody, t_publisher, t_daemon, t_monitor;
