@@ -2,7 +2,7 @@
 // may use, how long things may take. Brokers are not among them; they are rows of amqp.broker.
 //
 // Each setting is declared once, in options.go. From that one line come its key in the YAML file, its environment
-// variable, its flag, the output of `pgamqp config` and the table in the README. Values rise in precedence from the
+// variable, its flag, the output of `pgamqp config`, the README's table and docs/configuration.md. Values rise in precedence from the
 // default over the file and the environment to the flag.
 //
 // The package opens nothing but the file it is told to read, and knows nothing of the packages it configures.

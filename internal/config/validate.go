@@ -30,32 +30,32 @@ func (c Config) Validate() error {
 
 func (c Config) mistakes() []mistake {
 	var found []mistake
-	check := func(name string, err error) {
-		if err != nil {
-			found = append(found, mistake{name, err})
+	for _, o := range options() {
+		if err := o.check(&c); err != nil {
+			found = append(found, mistake{o.name, err})
 		}
 	}
-	check("database_url", checkConnString(c.DatabaseURL))
-	check("slot", checkSlot(c.Slot))
-	check("publication", checkPublication(c.Publication))
-	check("listen", checkListen(c.Listen))
-	check("window_messages", within(c.WindowMessages, 1, 65_536, showCount))
-	// A window that cannot hold a few ordinary messages would publish them one by one.
-	check("window_bytes", within(c.WindowBytes, 64<<10, 64<<30, showBytes))
-	check("shutdown_timeout", within(c.ShutdownTimeout, time.Second, time.Hour, showDuration))
-	check("nack_retry_timeout", within(c.NackRetryTimeout, 0, 24*time.Hour, showDuration))
-	if c.DetachAfter != 0 {
-		check("detach_after", within(c.DetachAfter, time.Second, 24*time.Hour, showDuration))
-	}
-	check("heartbeat_interval", within(c.HeartbeatInterval, time.Second, time.Hour, showDuration))
 	return found
 }
 
-func within[T cmp.Ordered](v, low, high T, show func(T) string) error {
-	if v < low || v > high {
-		return fmt.Errorf("%s is out of bounds: write %s to %s", show(v), show(low), show(high))
+// within makes a check out of bounds.
+func within[T cmp.Ordered](low, high T, show func(T) string) func(T) error {
+	return func(v T) error {
+		if v < low || v > high {
+			return fmt.Errorf("%s is out of bounds: write %s to %s", show(v), show(low), show(high))
+		}
+		return nil
 	}
-	return nil
+}
+
+// nothing is the check of what cannot be wrong once it is read.
+func nothing[T any](T) error { return nil }
+
+func checkDetachAfter(d time.Duration) error {
+	if d == 0 {
+		return nil
+	}
+	return within(time.Second, 24*time.Hour, showDuration)(d)
 }
 
 func checkConnString(c ConnString) error {
