@@ -94,6 +94,7 @@ missing() {
 	have shellcheck || echo shellcheck
 	have gcc || echo gcc
 	have git || echo git
+	have script || echo bsdutils
 	[[ -x /usr/bin/chromium ]] || echo chromium
 	have node && have npm || echo npm
 	browser_test_is_ready || echo browser-test

@@ -87,7 +87,7 @@ func (w *watcher) show(ctx context.Context, out io.Writer, again bool) error {
 		if clear {
 			fmt.Fprint(out, "\x1b[H\x1b[2J")
 		}
-		if err := r.print(out); err != nil || !again {
+		if err := r.print(out, colorsFor(out)); err != nil || !again {
 			return err
 		}
 		fmt.Fprintln(out)
