@@ -190,3 +190,116 @@ func TestBrokerOverTLSWithAnExpiredCertificate(t *testing.T) {
 	d.waitLog("the broker needs a new certificate, or one of the clocks is wrong")
 	d.wantLog("certificate has expired")
 }
+
+// TestMetricsOverTLSWithALogin protects the HTTP server as docs/operations.md shows it, and asks it by the commands.
+func TestMetricsOverTLSWithALogin(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{})
+	ca, dir := authority(t, "web"), t.TempDir()
+	served := issue(t, ca, "pgamqp.example.com", time.Hour)
+	hash, err := bcrypt.GenerateFromPassword([]byte(userPassword), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := "tls_server_config: {cert_file: web.pem, key_file: web.key}\nbasic_auth_users: {prometheus: '" + string(hash) + "'}\n"
+	file, caFile := filepath.Join(dir, "web.yaml"), filepath.Join(dir, "ca.pem")
+	for name, content := range map[string][]byte{"web.pem": served.Certificate, "web.key": served.Key, "ca.pem": ca.PEM(), "web.yaml": []byte(config)} {
+		putFile(t, filepath.Join(dir, name), content)
+	}
+	d := w.launch("--web-config", file)
+	d.waitLog("msg=streaming")
+	url := "https://prometheus:" + userPassword + "@" + d.address()
+	ask := func(code int, env, url string, patterns ...string) {
+		t.Helper()
+		cmd := exec.CommandContext(withDeadline(t, time.Minute), program(t), "health", "--ready")
+		cmd.Env = append(os.Environ(), "PGAMQP_DAEMON_URL="+url, env)
+		out, err := cmd.CombinedOutput()
+		if got := cmd.ProcessState.ExitCode(); got != code {
+			t.Errorf("exit code %d (%v), want %d", got, err, code)
+		}
+		wantMatch(t, string(out), patterns...)
+	}
+	trusted := "SSL_CERT_FILE=" + caFile
+	ask(0, trusted, url, `^ready\n$`)
+	ask(1, trusted, strings.Replace(url, userPassword, wrongPassword, 1), `ask the daemon at https://prometheus:xxxxx@.*: it answers 401 Unauthorized`)
+	ask(1, trusted, "https://"+d.address(), `it answers 401`)
+	ask(1, "SSL_CERT_FILE=/dev/null", url, `certificate signed by unknown authority`)
+	ask(1, trusted, strings.Replace(url, "https:", "http:", 1), `it answers 400`)
+
+	// A new certificate counts from the next connection on.
+	ca = authority(t, "web again")
+	served = issue(t, ca, "pgamqp.example.com", time.Hour)
+	putFile(t, filepath.Join(dir, "web.key"), served.Key)
+	putFile(t, filepath.Join(dir, "web.pem"), served.Certificate)
+	putFile(t, caFile, ca.PEM())
+	ask(0, trusted, url, `^ready\n$`)
+	if code := d.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+
+	putFile(t, file, []byte("tls_server_config: {cert_file: missing.pem, key_file: web.key}\n"))
+	w.refuseRun(exitUsage, []string{"--web-config", file}, `web_config .*web\.yaml: .*missing\.pem: no such file`)
+	putFile(t, file, []byte("basic_auth_users: {prometheus: secret}\n"))
+	w.refuseRun(exitUsage, []string{"--web-config", file}, `web_config .*web\.yaml: `)
+}
+
+// TestPostgresOverVerifiedTLS goes through what a connection string can ask of TLS.
+func TestPostgresOverVerifiedTLS(t *testing.T) {
+	t.Parallel()
+	ca, other, dir := authority(t, "servers"), authority(t, "others"), t.TempDir()
+	server := issue(t, ca, "localhost", time.Hour)
+	server.ClientCA = ca.PEM()
+	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{TLS: server})})
+	w.queue(1, "q")
+	for _, role := range []string{"by_password", "by_certificate"} {
+		w.exec(`create role ` + role + ` login replication password '` + rolePassword + `' in role pgamqp_daemon`)
+	}
+	w.exec(`grant create on database ` + w.database + ` to by_password, by_certificate`)
+	if err := w.postgres.SetHBA("local all postgres trust", "host all postgres 127.0.0.1/32 trust",
+		"hostssl all by_password 127.0.0.1/32 scram-sha-256", "hostssl all by_certificate 127.0.0.1/32 cert"); err != nil {
+		t.Fatal(err)
+	}
+	client, stranger := issue(t, ca, "by_certificate", time.Hour), issue(t, other, "by_certificate", time.Hour)
+	for name, content := range map[string][]byte{
+		"ca.pem": ca.PEM(), "other.pem": other.PEM(), "cert.pem": client.Certificate, "key.pem": client.Key,
+		"stranger.pem": stranger.Certificate, "stranger.key": stranger.Key,
+	} {
+		putFile(t, filepath.Join(dir, name), content)
+	}
+	url := func(role, host, options string) string {
+		password := ""
+		if role == "by_password" {
+			password = ":" + rolePassword
+		}
+		return fmt.Sprintf("postgres://%s%s@%s:%d/%s?%s", role, password, host, w.postgres.Port(), w.database, strings.ReplaceAll(options, "DIR", dir))
+	}
+	for name, c := range map[string]struct{ url, want string }{
+		"wrong authority": {url("by_password", "localhost", "sslmode=verify-full&sslrootcert=DIR/other.pem"), `certificate signed by unknown authority`},
+		"other name":      {url("by_password", "127.0.0.2", "sslmode=verify-full&sslrootcert=DIR/ca.pem"), `certificate is valid for 127\.0\.0\.1, not 127\.0\.0\.2|connection refused`},
+		"a stranger's":    {url("by_certificate", "localhost", "sslmode=verify-full&sslrootcert=DIR/ca.pem&sslcert=DIR/stranger.pem&sslkey=DIR/stranger.key"), `unknown certificate authority`},
+		"no certificate":  {url("by_certificate", "localhost", "sslmode=verify-full&sslrootcert=DIR/ca.pem"), `connection requires a valid client certificate`},
+		"without TLS":     {url("by_password", "localhost", "sslmode=disable"), `no encryption|no pg_hba.conf entry`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, out := pgamqp(t, "doctor", "--database-url", c.url, "--slot", w.slot)
+			if code != exitPrecondition {
+				t.Errorf("exit code %d", code)
+			}
+			wantMatch(t, out, c.want)
+		})
+	}
+	for name, url := range map[string]string{
+		"by password, bound to the channel": url("by_password", "localhost", "sslmode=verify-full&channel_binding=require&sslrootcert=DIR/ca.pem"),
+		"by certificate":                    url("by_certificate", "localhost", "sslmode=verify-full&sslrootcert=DIR/ca.pem&sslcert=DIR/cert.pem&sslkey=DIR/key.pem"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := launch(t, "run", "--database-url", url, "--slot", w.slot, "--listen", "127.0.0.1:0")
+			d.waitReady()
+			w.exec(`select amqp.publish(1, '', 'q', $1)`, name)
+			compare([]string{name}, w.received(1, "q")).wantExact(t)
+			if code := d.stop(); code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+		})
+	}
+}

@@ -101,6 +101,7 @@ missing() {
 	have gcc || echo gcc
 	has_pgxs || echo pgxs
 	have git || echo git
+	have script || echo bsdutils
 	[[ -x /usr/bin/chromium ]] || echo chromium
 	have node && have npm || echo npm
 	node_modules_are_ready integration/browser || echo browser-test

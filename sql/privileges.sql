@@ -166,7 +166,7 @@ begin
       when duplicate_object or unique_violation then
         null; -- made by another database in the meantime
       when insufficient_privilege then
-        raise warning 'role pgamqp_monitor is not there and "%" may not create it', current_user
+        raise warning 'role % is not there and "%" may not create it', 'pgamqp_monitor', current_user
           using hint = 'Create it (create role pgamqp_monitor nologin;) and run "pgamqp install" again, or do without.';
         return;
     end;

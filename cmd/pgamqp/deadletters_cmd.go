@@ -117,7 +117,7 @@ func newDeadLettersListCommand() *cobra.Command {
 						return err
 					}
 				}
-				return listDeadLetters(cmd.OutOrStdout(), letters, left)
+				return listDeadLetters(cmd.OutOrStdout(), colorsFor(cmd.OutOrStdout()), letters, left)
 			})
 		},
 	}

@@ -15,17 +15,17 @@ import (
 )
 
 // listDeadLetters prints a table, and how to see what is left.
-func listDeadLetters(out io.Writer, letters []catalog.StoredDeadLetter, left int64) error {
+func listDeadLetters(out io.Writer, c colors, letters []catalog.StoredDeadLetter, left int64) error {
 	if len(letters) == 0 {
 		_, err := fmt.Fprintln(out, "There is no dead letter of this kind.")
 		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tLAST FAILED\tTRIED\tBROKER\tREASON\tEXCHANGE\tROUTING KEY\tBYTES\tREPLY")
+	fmt.Fprintln(w, "ID\t"+c.paint(plain, "LAST FAILED")+"\tTRIED\tBROKER\t"+c.paint(plain, "REASON")+"\tEXCHANGE\tROUTING KEY\tBYTES\tREPLY")
 	for i := range letters {
 		l := &letters[i]
-		fmt.Fprintf(w, "%d\t%s\t%d\t%s\t%s\t%s\t%s\t%d\t%s\n", l.ID, l.Last.Local().Format(time.DateTime), l.Attempts,
-			orDash(l.BrokerID), l.Reason, exchangeName(l.Exchange), short(orDash(l.RoutingKey), 40), l.BodyBytes, short(reply(l), 60))
+		fmt.Fprintf(w, "%d\t%s\t%d\t%s\t%s\t%s\t%s\t%d\t%s\n", l.ID, c.paint(dim, l.Last.Local().Format(time.DateTime)), l.Attempts,
+			orDash(l.BrokerID), c.paint(reasonColor(l.Reason), l.Reason), exchangeName(l.Exchange), short(orDash(l.RoutingKey), 40), l.BodyBytes, short(reply(l), 60))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -35,6 +35,14 @@ func listDeadLetters(out io.Writer, letters []catalog.StoredDeadLetter, left int
 		return err
 	}
 	return nil
+}
+
+// reasonColor is yellow for what the program would deliver if the broker could, and red for what somebody must mend.
+func reasonColor(reason string) color {
+	if reason == "nacked" {
+		return yellow
+	}
+	return red
 }
 
 // showDeadLetter prints all that there is, a line each, and the beginning of the body.

@@ -50,7 +50,7 @@ func newDoctorCommand() *cobra.Command {
 			if asJSON {
 				err = printJSON(cmd.OutOrStdout(), d.Findings)
 			} else {
-				err = printFindings(cmd.OutOrStdout(), d.Findings)
+				err = printFindings(cmd.OutOrStdout(), colorsFor(cmd.OutOrStdout()), d.Findings)
 			}
 			bad := 0
 			for _, f := range d.Findings {
@@ -65,7 +65,7 @@ func newDoctorCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: a list of findings")
-	addSettings(cmd, "database_url", "slot", "publication", "listen", "secrets_dir")
+	addSettings(cmd, "database_url", "slot", "publication", "listen", "daemon_url", "secrets_dir")
 	return cmd
 }
 
@@ -115,7 +115,7 @@ func examine(ctx context.Context, cfg config.Config) *catalog.Diagnosis {
 			examineHost(ctx, d, b.ID, h, exchanges[b.ID])
 		}
 	}
-	examineDaemon(ctx, d, cfg.Listen)
+	examineDaemon(ctx, d, cfg.DaemonAddress())
 	return d
 }
 
@@ -183,16 +183,13 @@ func examineDaemon(ctx context.Context, d *catalog.Diagnosis, address string) {
 	}
 }
 
-// printFindings prints a line for each, and how to put it right below it; colored on a terminal.
-func printFindings(out io.Writer, all []catalog.Finding) error {
+// printFindings prints a line for each, and how to put it right below it.
+func printFindings(out io.Writer, c colors, all []catalog.Finding) error {
 	var b strings.Builder
 	for _, f := range all {
 		mark := map[catalog.Level]string{catalog.LevelOK: "ok     ", catalog.LevelWarning: "warning", catalog.LevelError: "ERROR  "}[f.Level]
-		if isTerminal(out) {
-			color := map[catalog.Level]int{catalog.LevelOK: 32, catalog.LevelWarning: 33, catalog.LevelError: 31}[f.Level]
-			mark = fmt.Sprintf("\x1b[%dm%s\x1b[0m", color, mark)
-		}
-		fmt.Fprintf(&b, "%s  %s: %s\n", mark, f.Area, printable(strings.ReplaceAll(f.What, "\n", " ")))
+		with := map[catalog.Level]color{catalog.LevelOK: green, catalog.LevelWarning: yellow, catalog.LevelError: red}[f.Level]
+		fmt.Fprintf(&b, "%s  %s: %s\n", c.paint(with, mark), f.Area, printable(strings.ReplaceAll(f.What, "\n", " ")))
 		if f.Fix != "" {
 			fmt.Fprintf(&b, "         fix: %s\n", printable(f.Fix))
 		}

@@ -60,7 +60,7 @@ func exitCode(err error) int {
 }
 
 // reportError tells the user, if nobody has told the log. Each line of an error with several is indented.
-func reportError(stderr io.Writer, err error) {
+func reportError(stderr io.Writer, c colors, err error) {
 	if err == nil {
 		return
 	}
@@ -71,7 +71,7 @@ func reportError(stderr io.Writer, err error) {
 	for i, line := range lines {
 		switch {
 		case i == 0:
-			line = "pgamqp: " + line
+			line = c.paint(red, "pgamqp:") + " " + line
 		case line != "":
 			line = "  " + line
 		}

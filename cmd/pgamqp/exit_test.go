@@ -25,7 +25,7 @@ func TestExitCodes(t *testing.T) {
 		{&exitError{code: 4, err: plain, logged: true}, 4, ""},
 	} {
 		var stderr bytes.Buffer
-		reportError(&stderr, c.err)
+		reportError(&stderr, false, c.err)
 		if code := exitCode(c.err); code != c.code || stderr.String() != c.stderr {
 			t.Errorf("%v: exit code %d, want %d; stderr %q, want %q", c.err, code, c.code, stderr.String(), c.stderr)
 		}

@@ -43,7 +43,7 @@ func newHealthCommand() *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			said, err := status.Health(ctx, settings.Listen, path)
+			said, err := status.Health(ctx, settings.DaemonAddress(), path)
 			if err != nil {
 				return err
 			}
@@ -54,6 +54,6 @@ func newHealthCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVar(&ready, "ready", false, "ask whether messages flow, or the daemon is a standby")
 	f.DurationVar(&timeout, "timeout", 5*time.Second, "longest `time` to wait for the answer")
-	addSettings(cmd, "listen")
+	addSettings(cmd, "listen", "daemon_url")
 	return cmd
 }

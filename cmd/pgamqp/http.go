@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/exporter-toolkit/web"
 
 	"github.com/pgamqp/pgamqp/internal/page"
 	"github.com/pgamqp/pgamqp/metrics"
@@ -59,8 +60,17 @@ func listenHTTP(ctx context.Context, address string) (net.Listener, error) {
 
 // httpServer answers Prometheus, health checks and people.
 type httpServer struct {
-	server *http.Server
-	log    *slog.Logger
+	server    *http.Server
+	webConfig string // the file that turns on TLS and logins, or empty
+	log       *slog.Logger
+}
+
+// checkWebConfig reads the file that turns on TLS and logins, so that a mistake in it ends the start.
+func checkWebConfig(file string) error {
+	if err := web.Validate(file); err != nil {
+		return fmt.Errorf("web_config %s: %w", file, err)
+	}
+	return nil
 }
 
 // newHTTPServer makes the server. live and ready are called from any goroutine, must not block, and return what
@@ -95,7 +105,14 @@ func newHTTPServer(reg *prometheus.Registry, status *page.Page, live func() erro
 func (s *httpServer) Run(ctx context.Context, listener net.Listener) error {
 	s.log.Info("listening", slog.String("address", listener.Addr().String()))
 	served := make(chan error, 1)
-	go func() { served <- s.server.Serve(listener) }()
+	go func() {
+		if s.webConfig == "" {
+			served <- s.server.Serve(listener)
+			return
+		}
+		quiet := slog.New(slog.DiscardHandler) // what it has to say is in web_config
+		served <- web.Serve(listener, s.server, &web.FlagConfig{WebConfigFile: &s.webConfig}, quiet)
+	}()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve HTTP on %s: %w", listener.Addr(), err)

@@ -26,6 +26,7 @@ const (
 	modSystemd    = "github.com/coreos/go-systemd/v22"
 	modModel      = "github.com/prometheus/client_model"
 	modText       = "github.com/prometheus/common"
+	modWeb        = "github.com/prometheus/exporter-toolkit"
 	modOTel       = "go.opentelemetry.io"
 )
 
@@ -66,7 +67,7 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 				"decoder", "metrics", "sql", "replication", "publisher",
 				"internal/backoff", "internal/config", "internal/catalog", "internal/isolation", "internal/rows", "internal/secrets", "internal/snapshot", "internal/status", "internal/page", "internal/tail", "internal/tracing", "internal/demo", "internal/bench",
 			},
-			outside: []string{modPgx, modPglogrepl, modAMQP, modPrometheus, modCobra, modSystemd, modSync},
+			outside: []string{modPgx, modPglogrepl, modAMQP, modPrometheus, modCobra, modSystemd, modWeb, modSync},
 		},
 		// What the guide to the outbox shows: programs of users.
 		"docs/guides/outbox/placeorder": {outside: []string{modPgx}},

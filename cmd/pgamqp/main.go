@@ -32,6 +32,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil && !begun {
 		err = exitWith(exitUsage, err)
 	}
-	reportError(stderr, err)
+	reportError(stderr, colorsFor(stderr), err)
 	return exitCode(err)
 }

@@ -40,6 +40,9 @@ var _ replication.Sink = (*publisher.Publisher)(nil)
 func runDaemon(ctx context.Context, cfg config.Config, reload *reloader, log *slog.Logger) error {
 	journal := page.NewJournal(log.Handler())
 	log = slog.New(journal)
+	if err := checkWebConfig(cfg.WebConfig); err != nil {
+		return exitWith(exitUsage, err)
+	}
 	listener, err := listenHTTP(ctx, cfg.Listen)
 	if err != nil {
 		return exitWith(exitUsage, err)
@@ -63,6 +66,7 @@ func runDaemon(ctx context.Context, cfg config.Config, reload *reloader, log *sl
 		return err
 	}
 	server := newHTTPServer(d.registry, status, d.live, d.ready, log)
+	server.webConfig = cfg.WebConfig
 	group.Go(func() error { return server.Run(background, listener) })
 	group.Go(func() error { return status.Run(background) })
 	group.Go(func() error {

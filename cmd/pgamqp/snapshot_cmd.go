@@ -52,7 +52,7 @@ func newSnapshotCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return showSnapshots(cmd.OutOrStdout(), all, asJSON)
+				return showSnapshots(cmd.OutOrStdout(), colorsFor(cmd.OutOrStdout()), all, asJSON)
 			})
 		},
 	}
@@ -94,7 +94,7 @@ func changeSnapshots(ctx context.Context, conn *pgx.Conn, tables []string, actio
 }
 
 // showSnapshots prints a table, or JSON.
-func showSnapshots(out io.Writer, all []catalog.Snapshot, asJSON bool) error {
+func showSnapshots(out io.Writer, c colors, all []catalog.Snapshot, asJSON bool) error {
 	if asJSON {
 		return printJSON(out, append([]catalog.Snapshot{}, all...)) // none is a list, too
 	}
@@ -103,9 +103,9 @@ func showSnapshots(out io.Writer, all []catalog.Snapshot, asJSON bool) error {
 		return nil
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tTABLE\tSTATE\tROWS\tABOUT\tERROR")
+	fmt.Fprintln(w, "ID\tTABLE\t"+c.paint(plain, "STATE")+"\tROWS\tABOUT\tERROR")
 	for _, s := range all {
-		fmt.Fprintf(w, "%d\t%s.%s\t%s\t%d\t%s\t%s\n", s.ID, s.Schema, s.Table, s.State, s.RowsRead, share(s), s.Error)
+		fmt.Fprintf(w, "%d\t%s.%s\t%s\t%d\t%s\t%s\n", s.ID, s.Schema, s.Table, c.paint(stateColor(s.State), s.State), s.RowsRead, share(s), s.Error)
 	}
 	return w.Flush()
 }

@@ -43,7 +43,7 @@ func newStatusCommand() *cobra.Command {
 				return exitWith(exitUsage, fmt.Errorf("--interval %s: give at least 100ms", interval))
 			}
 			return withDatabase(cmd.Context(), settings.DatabaseURL, func(conn *pgx.Conn) error {
-				w := watcher{conn: conn, slot: settings.Slot, daemon: settings.Listen, interval: interval}
+				w := watcher{conn: conn, slot: settings.Slot, daemon: settings.DaemonAddress(), interval: interval}
 				if asJSON {
 					r, err := w.look(cmd.Context())
 					if err != nil {
@@ -60,7 +60,7 @@ func newStatusCommand() *cobra.Command {
 	f.DurationVar(&interval, "interval", time.Second, "`time` over which rates are measured, and between two looks")
 	f.BoolVar(&asJSON, "json", false, "print JSON instead of tables")
 	cmd.MarkFlagsMutuallyExclusive("watch", "json")
-	addSettings(cmd, "database_url", "slot", "listen")
+	addSettings(cmd, "database_url", "slot", "listen", "daemon_url")
 	return cmd
 }
 
@@ -87,7 +87,7 @@ func (w *watcher) show(ctx context.Context, out io.Writer, again bool) error {
 		if clear {
 			fmt.Fprint(out, "\x1b[H\x1b[2J")
 		}
-		if err := r.print(out); err != nil || !again {
+		if err := r.print(out, colorsFor(out)); err != nil || !again {
 			return err
 		}
 		fmt.Fprintln(out)

@@ -104,28 +104,40 @@ func (r *statusReport) addDaemon(now *status.Daemon, before status.Daemon) {
 	}
 }
 
+// stateColor is that of a state of a daemon, slot, broker or snapshot, or of WAL: red for what needs somebody.
+func stateColor(state string) color {
+	switch state {
+	case "missing", "lost", "unreserved", "disconnected", "detached, disconnected", "failed", "connecting", "stopped":
+		return red
+	case "nobody reads it", "extended", "blocked", "holding", "catching up", "paused":
+		return yellow
+	}
+	return plain
+}
+
 // print draws the tables.
-func (r *statusReport) print(out io.Writer) error {
+func (r *statusReport) print(out io.Writer, c colors) error {
 	fmt.Fprintf(out, "database %s, PostgreSQL %s, schema version %d\n", r.Database, r.PostgreSQL, r.Schema)
 	if d := r.Daemon; d != nil {
-		fmt.Fprintf(out, "daemon: %s, version %s, oldest unconfirmed commit %s\n", d.State, d.Version, ageOf(d.LagSeconds))
+		fmt.Fprintf(out, "daemon: %s, version %s, oldest unconfirmed commit %s\n", c.paint(stateColor(d.State), d.State), d.Version, ageOf(d.LagSeconds))
 	} else {
-		fmt.Fprintf(out, "daemon: not seen: %s\n", r.DaemonError)
+		fmt.Fprintf(out, "daemon: %s: %s\n", c.paint(yellow, "not seen"), r.DaemonError)
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\nSLOT\tSTATE\tLAG\tWAL KEPT\tUNTIL LOST\tWAL STATUS\tCONFIRMED")
+	fmt.Fprintln(w, "\nSLOT\t"+c.paint(plain, "STATE")+"\tLAG\tWAL KEPT\tUNTIL LOST\t"+c.paint(plain, "WAL STATUS")+"\tCONFIRMED")
 	for _, s := range r.Slots {
 		safe := "no limit"
 		if s.SafeWAL != nil {
 			safe = status.Size(float64(*s.SafeWAL))
 		}
 		if s.State == "missing" {
-			fmt.Fprintf(w, "%s\t%s\t-\t-\t-\t-\t-\n", s.Name, s.State)
+			fmt.Fprintf(w, "%s\t%s\t-\t-\t-\t%s\t-\n", s.Name, c.paint(red, s.State), c.paint(plain, "-"))
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, s.State, status.Size(float64(s.LagBytes)), status.Size(float64(s.Retained)), safe, s.WALStatus, s.Confirmed)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, c.paint(stateColor(s.State), s.State), status.Size(float64(s.LagBytes)),
+			status.Size(float64(s.Retained)), safe, c.paint(stateColor(s.WALStatus), s.WALStatus), s.Confirmed)
 	}
-	fmt.Fprintln(w, "\nBROKER\tHOSTS\tSTATE\tIN FLIGHT\tCONFIRMED/S\tCONFIRM P50\tP99\tDEAD LETTERS")
+	fmt.Fprintln(w, "\nBROKER\tHOSTS\t"+c.paint(plain, "STATE")+"\tIN FLIGHT\tCONFIRMED/S\tCONFIRM P50\tP99\tDEAD LETTERS")
 	for i := range r.Brokers {
 		b := &r.Brokers[i]
 		flight, rate, p50, p99 := "-", "-", "-", "-"
@@ -135,21 +147,21 @@ func (r *statusReport) print(out io.Writer) error {
 		if b.Rate != nil {
 			rate, p50, p99 = fmt.Sprintf("%.0f", b.Rate.Confirmed), milliseconds(b.ConfirmP50), milliseconds(b.ConfirmP99)
 		}
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", b.ID, strings.Join(b.Hosts, ", "), cmp.Or(b.State, "-"), flight, rate, p50, p99, b.DeadLetters)
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", b.ID, strings.Join(b.Hosts, ", "), c.paint(stateColor(b.State), cmp.Or(b.State, "-")), flight, rate, p50, p99, b.DeadLetters)
 	}
 	if len(r.Brokers) == 0 {
 		fmt.Fprintln(w, "none: insert into amqp.broker (host) values ('...');")
 	}
 	if len(r.DeadLetters) > 0 {
-		fmt.Fprintln(w, "\nDEAD LETTERS\tBROKER\tREASON\tOLDEST")
+		fmt.Fprintln(w, "\nDEAD LETTERS\tBROKER\t"+c.paint(plain, "REASON")+"\tOLDEST")
 		for _, l := range r.DeadLetters {
-			fmt.Fprintf(w, "%d\t%s\t%s\t%s ago\n", l.Count, orDash(l.BrokerID), l.Reason, ageOf(time.Since(l.Oldest).Seconds()))
+			fmt.Fprintf(w, "%d\t%s\t%s\t%s ago\n", l.Count, orDash(l.BrokerID), c.paint(reasonColor(l.Reason), l.Reason), ageOf(time.Since(l.Oldest).Seconds()))
 		}
 	}
 	if len(r.Snapshots) > 0 {
-		fmt.Fprintln(w, "\nSNAPSHOT\tTABLE\tSTATE\tABOUT\tERROR")
+		fmt.Fprintln(w, "\nSNAPSHOT\tTABLE\t"+c.paint(plain, "STATE")+"\tABOUT\tERROR")
 		for _, s := range r.Snapshots {
-			fmt.Fprintf(w, "%d\t%s.%s\t%s\t%s\t%s\n", s.ID, printable(s.Schema), printable(s.Table), s.State, share(s), printable(s.Error))
+			fmt.Fprintf(w, "%d\t%s.%s\t%s\t%s\t%s\n", s.ID, printable(s.Schema), printable(s.Table), c.paint(stateColor(s.State), s.State), share(s), printable(s.Error))
 		}
 	}
 	if err := w.Flush(); err != nil {

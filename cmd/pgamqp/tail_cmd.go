@@ -74,7 +74,9 @@ func newTailCommand() *cobra.Command {
 			if key != "" {
 				f.key = regexp.MustCompile(`^(?s:` + strings.ReplaceAll(regexp.QuoteMeta(key), `\*`, `.*`) + `)$`)
 			}
-			show := func(m *decoder.Message, e *decoder.Envelope) error { return showPassing(cmd.OutOrStdout(), m, e, body) }
+			show := func(m *decoder.Message, e *decoder.Envelope) error {
+				return showPassing(cmd.OutOrStdout(), colorsFor(cmd.OutOrStdout()), m, e, body)
+			}
 			if asJSON {
 				lines := json.NewEncoder(cmd.OutOrStdout())
 				show = func(m *decoder.Message, e *decoder.Envelope) error { return lines.Encode(passingOf(m, e)) }
@@ -207,8 +209,8 @@ func passingOf(m *decoder.Message, e *decoder.Envelope) passingMessage {
 	return p
 }
 
-// showPassing prints a message on a line.
-func showPassing(out io.Writer, m *decoder.Message, e *decoder.Envelope, most int) error {
+// showPassing prints a message on a line: what it is about, and less brightly what only describes it.
+func showPassing(out io.Writer, c colors, m *decoder.Message, e *decoder.Envelope, most int) error {
 	at := m.CommitTime
 	if at.IsZero() {
 		at = time.Now() // an autonomous one is seen at once
@@ -221,7 +223,7 @@ func showPassing(out io.Writer, m *decoder.Message, e *decoder.Envelope, most in
 	default:
 		body = fmt.Sprintf("%x", e.Body[:min(len(e.Body), most/2)])
 	}
-	_, err := fmt.Fprintf(out, "%s  %s  broker %d  %s  %s  %d B  %s\n", at.Local().Format("15:04:05.000"), m.LSN,
-		e.BrokerID, exchangeName(&e.Exchange), printable(e.RoutingKey), len(e.Body), body)
+	_, err := fmt.Fprintf(out, "%s  broker %d  %s  %s  %s  %s\n", c.paint(dim, at.Local().Format("15:04:05.000")+"  "+m.LSN.String()),
+		e.BrokerID, exchangeName(&e.Exchange), printable(e.RoutingKey), c.paint(dim, fmt.Sprintf("%d B", len(e.Body))), body)
 	return err
 }

@@ -2,7 +2,7 @@
 // may use, how long things may take. Brokers are not among them; they are rows of amqp.broker.
 //
 // Each setting is declared once, in options.go. From that one line come its key in the YAML file, its environment
-// variable, its flag, the output of `pgamqp config` and the table in the README. Values rise in precedence from the
+// variable, its flag, the output of `pgamqp config`, the README's table and docs/configuration.md. Values rise in precedence from the
 // default over the file and the environment to the flag.
 //
 // The package opens nothing but the file it is told to read, and knows nothing of the packages it configures.
@@ -11,6 +11,7 @@ package config
 import (
 	"fmt"
 	"log/slog"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -27,6 +28,10 @@ type Config struct {
 	Publication string
 	// Listen is the address of the HTTP server for metrics and health.
 	Listen string
+	// WebConfig is a file that turns on TLS and logins for the HTTP server; empty is neither.
+	WebConfig string
+	// DaemonURL is where commands ask the daemon; empty is http:// and Listen.
+	DaemonURL SecretURL
 	// WindowMessages is how many messages a broker may leave unconfirmed before its lane waits.
 	WindowMessages int
 	// WindowBytes is the same bound in bytes of memory.
@@ -52,6 +57,26 @@ type Config struct {
 	OTLPEndpoint string
 	// PGHeaders are the x-pg-* headers to add to each message.
 	PGHeaders []PGHeader
+}
+
+// SecretURL is a URL that may hold a password.
+type SecretURL string
+
+// String returns the URL with its password masked.
+func (u SecretURL) String() string {
+	parsed, err := url.Parse(string(u))
+	if err != nil {
+		return mask
+	}
+	return parsed.Redacted()
+}
+
+// DaemonAddress is where commands ask the daemon: a URL, or an address for HTTP.
+func (c Config) DaemonAddress() string {
+	if c.DaemonURL != "" {
+		return string(c.DaemonURL)
+	}
+	return c.Listen
 }
 
 // LogFormat is the form of a log line.

@@ -25,7 +25,7 @@ func TestValidateReportsAllMistakes(t *testing.T) {
 	c := config.Config{
 		DatabaseURL: "db.example.com", Slot: strings.Repeat("x", 64), Publication: "a\x00", Listen: "here:99999",
 		WindowMessages: 0, WindowBytes: 1000, ShutdownTimeout: 0, NackRetryTimeout: 25 * time.Hour, HeartbeatInterval: 0,
-		DetachAfter: 200 * time.Millisecond, OTLPEndpoint: "collector:4317", SecretsDir: "secrets",
+		DetachAfter: 200 * time.Millisecond, OTLPEndpoint: "collector:4317", SecretsDir: "secrets", DaemonURL: "other:1",
 	}
 	err := c.Validate()
 	if err == nil {
@@ -33,7 +33,7 @@ func TestValidateReportsAllMistakes(t *testing.T) {
 	}
 	for _, o := range config.Options() {
 		switch o.Name {
-		case "log_level", "log_format", "pg_headers": // cannot be wrong once they are read
+		case "log_level", "log_format", "pg_headers", "web_config": // cannot be wrong once they are read
 			continue
 		}
 		if !strings.Contains("\n"+err.Error(), "\n"+o.Name+": ") {

@@ -52,6 +52,8 @@ database_url: ""         # default
 slot: from_file          # file FILE:2
 publication: from_env    # environment PGAMQP_PUBLICATION
 listen: :3               # flag --listen
+web_config: ""           # default
+daemon_url: ""           # default
 window_messages: 10      # environment PGAMQP_WINDOW_MESSAGES
 window_bytes: 1MiB       # file FILE:5
 shutdown_timeout: 1m0s   # environment PGAMQP_SHUTDOWN_TIMEOUT
@@ -151,7 +153,7 @@ func TestShownConfigurationCanBeLoadedAgain(t *testing.T) {
 		"database-url": "host=db user='o\\'' options='-c a=#1\n'", "slot": "s", "publication": "p: #\"'", "listen": "[::1]:80",
 		"window-messages": "7", "window-bytes": "100001", "shutdown-timeout": "1500ms", "nack-retry-timeout": "0s",
 		"detach-after": "0s", "heartbeat-interval": "1h", "log-level": "error", "log-format": "json", "pg-headers": "role, xid",
-		"secrets-dir": "/run/secrets", "otlp-endpoint": "https://collector/otlp",
+		"secrets-dir": "/run/secrets", "web-config": "w.yaml", "daemon-url": "https://h:1", "otlp-endpoint": "https://collector/otlp",
 	}
 	if len(flags) != len(config.Options()) {
 		t.Fatal("this test must set every option")

@@ -13,6 +13,8 @@ import (
 
 func showPlain[T ~string](s T) string { return string(s) }
 
+func parsePlain[T ~string](s string) (T, error) { return T(s), nil }
+
 func showCount(n int) string { return strconv.Itoa(n) }
 
 func parseCount(s string) (int, error) {

@@ -32,36 +32,32 @@ func (c Config) Validate() error {
 
 func (c Config) mistakes() []mistake {
 	var found []mistake
-	check := func(name string, err error) {
-		if err != nil {
-			found = append(found, mistake{name, err})
+	for _, o := range options() {
+		if err := o.check(&c); err != nil {
+			found = append(found, mistake{o.name, err})
 		}
 	}
-	check("database_url", checkConnString(c.DatabaseURL))
-	check("slot", checkSlot(c.Slot))
-	check("publication", checkPublication(c.Publication))
-	check("listen", checkListen(c.Listen))
-	check("window_messages", within(c.WindowMessages, 1, 65_536, showCount))
-	// A window that cannot hold a few ordinary messages would publish them one by one.
-	check("window_bytes", within(c.WindowBytes, 64<<10, 64<<30, showBytes))
-	check("shutdown_timeout", within(c.ShutdownTimeout, time.Second, time.Hour, showDuration))
-	check("nack_retry_timeout", within(c.NackRetryTimeout, 0, 24*time.Hour, showDuration))
-	if c.DetachAfter != 0 {
-		check("detach_after", within(c.DetachAfter, time.Second, 24*time.Hour, showDuration))
-	}
-	check("heartbeat_interval", within(c.HeartbeatInterval, time.Second, time.Hour, showDuration))
-	if c.SecretsDir != "" && !filepath.IsAbs(c.SecretsDir) {
-		check("secrets_dir", fmt.Errorf("%q is relative: write the whole path of a folder, such as /etc/pgamqp/secrets", c.SecretsDir))
-	}
-	check("otlp_endpoint", checkOTLP(c.OTLPEndpoint))
 	return found
 }
 
-func within[T cmp.Ordered](v, low, high T, show func(T) string) error {
-	if v < low || v > high {
-		return fmt.Errorf("%s is out of bounds: write %s to %s", show(v), show(low), show(high))
+// within makes a check out of bounds.
+func within[T cmp.Ordered](low, high T, show func(T) string) func(T) error {
+	return func(v T) error {
+		if v < low || v > high {
+			return fmt.Errorf("%s is out of bounds: write %s to %s", show(v), show(low), show(high))
+		}
+		return nil
 	}
-	return nil
+}
+
+// nothing is the check of what cannot be wrong once it is read.
+func nothing[T any](T) error { return nil }
+
+func checkDetachAfter(d time.Duration) error {
+	if d == 0 {
+		return nil
+	}
+	return within(time.Second, 24*time.Hour, showDuration)(d)
 }
 
 func checkConnString(c ConnString) error {
@@ -119,6 +115,21 @@ func checkOTLP(address string) error {
 		return fmt.Errorf("%q is no address of a collector: write http://host:4318 or https://host:4318; OTLP over gRPC (port 4317) is not spoken", address)
 	case u.User != nil:
 		return errors.New("it holds a password, and settings are shown: put what the collector wants into the environment variable OTEL_EXPORTER_OTLP_HEADERS")
+	}
+	return nil
+}
+
+func checkSecretsDir(dir string) error {
+	if dir != "" && !filepath.IsAbs(dir) {
+		return fmt.Errorf("%q is relative: write the whole path of a folder, such as /etc/pgamqp/secrets", dir)
+	}
+	return nil
+}
+
+func checkDaemonURL(address SecretURL) error {
+	u, err := url.Parse(string(address))
+	if address != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+		return errors.New("it is no address of a daemon: write http://host:9465 or https://user:password@host:9465")
 	}
 	return nil
 }

@@ -3,11 +3,13 @@ package status
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,7 +101,7 @@ func (b *Broker) State() string {
 func Read(ctx context.Context, address string) (Daemon, error) {
 	d, err := read(ctx, address)
 	if err != nil {
-		return d, fmt.Errorf("ask the daemon at %s: %w", address, err)
+		return d, fmt.Errorf("ask the daemon at %s: %w", named(address), err)
 	}
 	return d, nil
 }
@@ -127,8 +129,19 @@ func read(ctx context.Context, address string) (Daemon, error) {
 	return d, nil
 }
 
-// get sends one request to the daemon at an address.
+// named is an address as it may be shown: without a password.
+func named(address string) string {
+	if u, err := url.Parse(address); err == nil && u.Host != "" {
+		return u.Redacted()
+	}
+	return address
+}
+
+// get sends one request to the daemon at an address, which is host:port, as it listens, or a URL.
 func get(ctx context.Context, address, path string) (*http.Response, error) {
+	if strings.Contains(address, "://") {
+		return getURL(ctx, address, path)
+	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
@@ -146,6 +159,20 @@ func get(ctx context.Context, address, path string) (*http.Response, error) {
 	return (&http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: dial}}).Do(request)
 }
 
+func getURL(ctx context.Context, address, path string) (*http.Response, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, errors.New("its URL cannot be read") // it may hold a password
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.JoinPath(path).String(), nil)
+	if err != nil {
+		return nil, errors.New("its URL cannot be read")
+	}
+	return (&http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true, Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
+	}}).Do(request)
+}
+
 const mostHealth = 4 << 10 // bytes; a sentence
 
 // Health asks the daemon at an address how it is, by one of its paths for supervisors. It returns what the daemon says,
@@ -153,18 +180,18 @@ const mostHealth = 4 << 10 // bytes; a sentence
 func Health(ctx context.Context, address, path string) (string, error) {
 	response, err := get(ctx, address, path)
 	if err != nil {
-		return "", fmt.Errorf("ask the daemon at %s: %w", address, err)
+		return "", fmt.Errorf("ask the daemon at %s: %w", named(address), err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(response.Body, mostHealth))
 	said := strings.TrimSpace(string(text))
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("ask the daemon at %s: %w", address, err)
+		return "", fmt.Errorf("ask the daemon at %s: %w", named(address), err)
 	case response.StatusCode == http.StatusServiceUnavailable:
-		return "", fmt.Errorf("the daemon at %s says: %s", address, said)
+		return "", fmt.Errorf("the daemon at %s says: %s", named(address), said)
 	case response.StatusCode != http.StatusOK:
-		return "", fmt.Errorf("ask the daemon at %s: it answers %s", address, response.Status)
+		return "", fmt.Errorf("ask the daemon at %s: it answers %s", named(address), response.Status)
 	}
 	return said, nil
 }
