@@ -99,6 +99,7 @@ missing() {
 	have node && have npm || echo npm
 	browser_test_is_ready || echo browser-test
 	[[ ! -x /usr/bin/dpkg ]] || have systemd-analyze || echo systemd
+	[[ ! -x /usr/bin/dpkg ]] || have rpm || echo rpm # looks into our package
 	local v
 	for v in $versions; do
 		has_postgres "$v" || echo "postgresql-$v"
