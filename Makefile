@@ -20,7 +20,7 @@ ONCE ?= TestR[0-9]|Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Excha
 # Which integration tests are about PostgreSQL alone: `make test-rabbitmq4` leaves them out.
 POSTGRES_ONLY ?= ^TestP[0-9]|Postgres|Slot|Publication|Role|Privileges|IsRefused|Mistakes|Compare|ServerSendsAgain|ServerWithout|StreamWorks|SynchronousStandby|TwentyClean|TwentyKills
 # Integration tests that have a target of their own.
-APART := ^Test(Measure|Chaos$$|BrokenBuilds$$|Gate$$|Package$$|Image$$)
+APART := ^Test(Measure|Chaos$$|BrokenBuilds$$|Gate$$|(RPM)?Package$$|Image$$)
 # The tests of the package and the image need root on Debian; `make test` leaves them out elsewhere.
 IF_INSTALLABLE := $(shell [[ $$(id -u) == 0 ]] && command -v dpkg >/dev/null && echo test-package test-image)
 # `make chaos`: the seed of all choices, a random one if empty, and for how long.
@@ -48,8 +48,9 @@ package: $(release_tools) ## make programs, Debian and RPM packages, checksums a
 	scripts/package.sh '$(VERSION)' '$(COMMIT)'
 
 .PHONY: test-package
-test-package: setup package ## install the Debian package on this machine, run and remove it (Debian and root only)
-	PGAMQP_TEST_PACKAGE=$$(ls $(CURDIR)/dist/pgamqp_*_$$($(GO) env GOARCH).deb) $(GO) test -v -count=1 -timeout 10m -run '^TestPackage$$' ./integration
+test-package: setup package ## install the Debian package here, run and remove it, and the RPM in a folder (Debian and root only)
+	PGAMQP_TEST_PACKAGE=$$(ls $(CURDIR)/dist/pgamqp_*_$$($(GO) env GOARCH).deb) PGAMQP_TEST_RPM=$$(ls $(CURDIR)/dist/pgamqp-*.$$(uname -m).rpm) \
+		$(GO) test -v -count=1 -timeout 10m -run '^Test(RPM)?Package$$' ./integration
 
 .PHONY: image
 image: ## make container images for amd64 and arm64 in dist/, by buildah

@@ -114,6 +114,7 @@ missing() {
 	[[ ! -x /usr/bin/dpkg ]] || have systemd-analyze || echo systemd
 	[[ ! -x /usr/bin/dpkg ]] || ((EUID != 0)) || have buildah || echo buildah # for `make test-image`
 	[[ -r /etc/ssl/certs/ca-certificates.crt || ! -x /usr/bin/dpkg ]] || echo ca-certificates
+	[[ ! -x /usr/bin/dpkg ]] || have rpm || echo rpm # looks into our package
 	local v
 	for v in $versions; do
 		has_postgres "$v" || echo "postgresql-$v"

@@ -3,7 +3,10 @@ package sql
 import (
 	"fmt"
 	"io/fs"
+	"os"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -19,6 +22,22 @@ func TestVersionIsTheSameEverywhere(t *testing.T) {
 	}
 	if !strings.Contains(read("version.sql"), fmt.Sprintf("where version <> %d;", Version)) {
 		t.Error("version.sql compares with another version")
+	}
+}
+
+// Who upgrades reads in CHANGELOG.md whether the schema has another version.
+func TestChangelogHasTheVersionOfTheSchema(t *testing.T) {
+	text, err := os.ReadFile("../CHANGELOG.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	newest := 0
+	for _, m := range regexp.MustCompile(`Schema version (\d+)\.`).FindAllStringSubmatch(string(text), -1) {
+		n, _ := strconv.Atoi(m[1]) // digits
+		newest = max(newest, n)
+	}
+	if newest != Version {
+		t.Errorf("CHANGELOG.md speaks of schema version %d, the scripts install %d: tell what is new in it, and end with \"Schema version %d.\"", newest, Version, Version)
 	}
 }
 
