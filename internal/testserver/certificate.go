@@ -17,7 +17,8 @@ import (
 type TLS struct {
 	Certificate, Key []byte
 
-	// ClientCA, if set, makes RabbitMQ demand a client certificate that it signed.
+	// ClientCA, if set, is who signs certificates of clients. RabbitMQ demands one then,
+	// PostgreSQL where pg_hba.conf says so.
 	ClientCA []byte
 }
 

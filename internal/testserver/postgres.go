@@ -43,6 +43,9 @@ type PostgresOptions struct {
 	// TLS, if set, lets clients use TLS.
 	TLS *TLS
 
+	// HBA, if set, is the lines of pg_hba.conf; without it everybody is trusted.
+	HBA []string
+
 	// Extensions, if set, is a folder with control files and scripts that the server has in
 	// addition to its own extensions.
 	Extensions string
@@ -204,6 +207,17 @@ func (p *Postgres) configure(o PostgresOptions) error {
 			}
 		}
 		settings["ssl"] = "on"
+		if o.TLS.ClientCA != nil {
+			if err := p.as.write(filepath.Join(p.data(), "root.crt"), o.TLS.ClientCA, 0o600); err != nil {
+				return err
+			}
+			settings["ssl_ca_file"] = "root.crt"
+		}
+	}
+	if o.HBA != nil {
+		if err := p.as.write(filepath.Join(p.data(), "pg_hba.conf"), []byte(strings.Join(o.HBA, "\n")+"\n"), 0o600); err != nil {
+			return err
+		}
 	}
 	maps.Copy(settings, o.Settings)
 	return p.appendSettings(settings)
