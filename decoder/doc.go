@@ -30,7 +30,7 @@
 // And the envelope: the content of a message with prefix "amqp", written by the
 // SQL functions of schema amqp.
 //
-//	byte 0        version, 1
+//	byte 0        version: 1, or 2 with a signature (signature.go) behind the body
 //	byte 1        kind, see the Kind constants
 //	bytes 2-5     broker id
 //	fields        each: tag 1 | length 3 | value in UTF-8; see the field tags

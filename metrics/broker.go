@@ -35,19 +35,21 @@ const (
 	ReasonInvalid            DeadLetterReason = "invalid"
 	ReasonUnknownBroker      DeadLetterReason = "unknown_broker"
 	ReasonRefused            DeadLetterReason = "refused"
+	// ReasonForged is of what the SQL functions have not written, or not in this transaction.
+	ReasonForged DeadLetterReason = "forged"
 )
 
 func deadLetterReasons() []DeadLetterReason {
 	return []DeadLetterReason{
 		ReasonUnroutable, ReasonNotFound, ReasonAccessRefused, ReasonPreconditionFailed, ReasonTooLarge,
-		ReasonNacked, ReasonUndecodable, ReasonInvalid, ReasonUnknownBroker, ReasonRefused,
+		ReasonNacked, ReasonUndecodable, ReasonInvalid, ReasonUnknownBroker, ReasonRefused, ReasonForged,
 	}
 }
 
 // ByBroker tells whether the reason lies with the broker, so that on_reject of its row decides. What cannot be read,
 // has no broker, or breaks the protocol is a dead letter in any case.
 func (r DeadLetterReason) ByBroker() bool {
-	return r != ReasonUndecodable && r != ReasonInvalid && r != ReasonUnknownBroker
+	return r != ReasonUndecodable && r != ReasonInvalid && r != ReasonUnknownBroker && r != ReasonForged
 }
 
 // Broker is what the lane of one destination counts. Fields are handles: using them looks nothing up.

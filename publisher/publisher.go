@@ -31,6 +31,10 @@ type Config struct {
 	// Brokers reads the current definitions; if xid is not 0, such that the changes of
 	// that transaction are among them. Called from one goroutine at a time.
 	Brokers func(ctx context.Context, xid uint32) ([]Broker, error)
+	// Open, if set, returns the content of a message without its signature, if it has one, and an error for
+	// what amqp.publish has not written. Called from one goroutine at a time of each Publisher, once the
+	// definitions were read.
+	Open func(decoder.Message) ([]byte, error)
 	// Rows turns changes of rows into messages. Without it they are passed over.
 	Rows Rows
 	// DeadLetter stores a letter durably before it returns nil; a letter with an
@@ -127,7 +131,45 @@ func (p *Publisher) Publish(ctx context.Context, m decoder.Message, done func())
 	if m.Change != nil || m.Prefix != decoder.Prefix {
 		return p.publishOther(ctx, m, done)
 	}
+	if p.cfg.Open != nil {
+		content, err := p.unseal(ctx, m)
+		if err != nil {
+			return p.forged(ctx, m, err, done)
+		}
+		m.Content = content
+	}
 	return p.publish(ctx, m, done)
+}
+
+// unseal takes the signature off. The message may be the one that tells of a new key, or the first
+// behind it: then the definitions are read once more.
+func (p *Publisher) unseal(ctx context.Context, m decoder.Message) ([]byte, error) {
+	select {
+	case <-p.ready:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if content, err := p.cfg.Open(m); err == nil {
+		return content, nil
+	}
+	if err := p.read(ctx, m.XID); err != nil {
+		return nil, err
+	}
+	return p.cfg.Open(m)
+}
+
+// forged makes a dead letter of a message that amqp.publish has not written. What is left of a
+// broker's own stream to the main one includes it.
+func (p *Publisher) forged(ctx context.Context, m decoder.Message, err error, done func()) error {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case p.own != nil:
+		p.metrics.Skipped.OtherStream.Inc()
+		done()
+		return nil
+	}
+	return p.bury(ctx, &m, &decoder.Envelope{}, verdict{reason: ReasonForged, text: err.Error()}, done)
 }
 
 // publishOther is Publish for what amqp.publish has not written: a change of a row, or a message

@@ -25,6 +25,7 @@ const (
 	ReasonUndecodable   = metrics.ReasonUndecodable
 	ReasonInvalid       = metrics.ReasonInvalid
 	ReasonUnknownBroker = metrics.ReasonUnknownBroker
+	ReasonForged        = metrics.ReasonForged
 )
 
 // DeadLetter is a message that could not be delivered, with all that is needed to
@@ -200,7 +201,7 @@ func newDeadLetter(m *decoder.Message, e *decoder.Envelope, v verdict) DeadLette
 		Origin: identityOf(m, e), Envelope: *e, Message: *m, MessageID: e.MessageID,
 		Reason: v.reason, ReplyCode: v.code, ReplyText: v.text, Body: m.Content,
 	}
-	if v.reason != ReasonUndecodable {
+	if v.reason != ReasonUndecodable && v.reason != ReasonForged {
 		d.Head, d.Body = e.SplitWithOrigin(m.Content, d.Origin)
 	}
 	return d

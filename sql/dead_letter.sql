@@ -12,6 +12,10 @@ begin
   if not found then
     return false;
   end if;
+  if get_byte(letter.head || substr(letter.body, 1, 1), 0) = 2 then
+    raise exception 'dead letter % has a signature that is wrong, and is not sent again', id
+      using errcode = '55000', hint = 'Look at it with "pgamqp dead-letters show", and delete it.';
+  end if;
   perform amqp._emit(true, letter.head || letter.body);
   return true;
 end
@@ -33,7 +37,9 @@ begin
   for letter in
     select d.id from amqp.dead_letter d
      where (broker_id is null or d.broker_id = broker_id)
-       and (reason is null or d.reason = reason)
+       -- Who sends forged messages again signs them: only if they are meant, and not those with a wrong signature.
+       and (case when reason is null then d.reason <> 'forged' else d.reason = reason end)
+       and get_byte(d.head || substr(d.body, 1, 1), 0) <> 2
        and (exchange is null or d.exchange = exchange)
      order by d.id limit max_messages
        for update skip locked

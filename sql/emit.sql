@@ -19,7 +19,7 @@ begin
         raise exception 'message is %% bytes long with its properties, the limit is 1069000000', octet_length(content)
           using errcode = '54000', hint = 'Send less, or a reference to where it is.';
       end if;
-      return pg_logical_emit_message(transactional, 'amqp', content%s);
+      return pg_logical_emit_message(transactional, 'amqp', amqp._signed(transactional, content)%s);
     end
     $body$
   $function$, flush);

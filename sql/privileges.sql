@@ -156,7 +156,13 @@ begin
   if exists (select from amqp.installation i where 'monitor 1' = any (i.steps)) then
     return;
   end if;
-  revoke all on amqp.publish_limit from public;
+  revoke all on amqp.publish_limit, amqp.signing_key from public;
+  revoke all on sequence amqp.signing_key_key_id_seq from public;
+  revoke all on function amqp._pad(bytea, integer), amqp._signed(boolean, bytea), amqp._define_publish(), amqp.sign_messages(boolean),
+    amqp.require_signatures(boolean) from public;
+  if to_regrole('pgamqp_daemon') is not null then
+    grant select on amqp.signing_key to pgamqp_daemon;
+  end if;
   revoke all on function amqp._limits(), amqp._check_limits(integer, text, text, jsonb), amqp._check_unlimited(text), amqp._for_publishers(),
     amqp._limits_changed(), amqp.grant_publish(regrole, integer, text, text), amqp.revoke_publish(regrole, integer, text, text) from public;
   if to_regrole('pgamqp_monitor') is null then

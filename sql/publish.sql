@@ -70,8 +70,13 @@ begin
 end
 $$;
 
-do $install$
+-- Defines them, such that they sign if there is a key.
+create or replace function amqp._define_publish() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $install$
 declare
+  signs constant boolean := exists (select from amqp.signing_key);
+
   -- The length of a text as UTF-8, which in most databases is what is stored.
   utf8 constant boolean := (select d.encoding = pg_char_to_encoding('UTF8')
                               from pg_database d where d.datname = current_database());
@@ -101,9 +106,9 @@ begin
       + octet_length({body});
     perform amqp._check_size(bytes);
   end if;
-  return pg_logical_emit_message({transactional}, 'amqp', '\x0170'::bytea || int4send(broker_id)
+  return pg_logical_emit_message({transactional}, 'amqp', {sign}'\x0170'::bytea || int4send(broker_id)
     || {fields}
-    || '\x00000000' || {body}{flush}) is not null{flush_at_end};
+    || '\x00000000' || {body}{signed}{flush}) is not null{flush_at_end};
 end
 $function$
 $template$;
@@ -207,6 +212,8 @@ begin
            'headers, message_id, priority, expiration, type, app_id, user_id, "timestamp"'
       else 'exchange, routing_key' end);
     definition := replace(definition, '{headers}', case when form.long then ', headers' else '' end);
+    definition := replace(definition, '{sign}', case when signs then 'amqp._signed({transactional}, ' else '' end);
+    definition := replace(definition, '{signed}', case when signs then ')' else '' end);
     definition := replace(definition, '{transactional}', form.transactional::text);
     definition := replace(definition, '{flush}', case when form.transactional then '' else flush end);
     definition := replace(definition, '{flush_at_end}', case when form.transactional then '' else flush_at_end end);
@@ -220,3 +227,4 @@ begin
   end loop;
 end
 $install$;
+select amqp._define_publish();

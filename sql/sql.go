@@ -34,7 +34,7 @@ var files embed.FS
 // names is the order in which the scripts depend on each other.
 func names() []string {
 	return []string{
-		"schema.sql", "takeover.sql", "limits.sql", "emit.sql", "check.sql", "publish.sql", "topology.sql",
+		"schema.sql", "takeover.sql", "limits.sql", "signature.sql", "emit.sql", "check.sql", "publish.sql", "topology.sql",
 		"delivery.sql", "dead_letter.sql", "route.sql", "snapshot.sql", "privileges.sql", "version.sql",
 	}
 }

@@ -52,10 +52,14 @@ func (d *daemon) askWith(ctx context.Context, config *pgx.ConnConfig, f func(con
 // (0: at once).
 func (d *daemon) readBrokers(ctx context.Context, xid uint32) ([]publisher.Broker, error) {
 	var rows []catalog.Broker
+	var signatures catalog.Signatures
 	err := d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		err := catalog.AwaitVisible(ctx, conn, xid)
 		if err == nil {
 			rows, err = catalog.Brokers(ctx, conn)
+		}
+		if err == nil {
+			signatures, err = catalog.ReadSignatures(ctx, conn)
 		}
 		return err
 	})
@@ -63,6 +67,11 @@ func (d *daemon) readBrokers(ctx context.Context, xid uint32) ([]publisher.Broke
 		return nil, err
 	}
 	d.limitMemory(len(rows))
+	trust := &decoder.Trust{Required: signatures.Required, From: signatures.From}
+	for _, k := range signatures.Keys {
+		trust.Keys = append(trust.Keys, decoder.SigningKey(k))
+	}
+	d.trust.Store(trust)
 	return d.secrets.brokers(rows), nil
 }
 

@@ -187,11 +187,15 @@ func asOfVersion1(t testing.TB, conn *pgx.Conn) {
 // withoutLimits takes away what version 5 has added.
 func withoutLimits(t testing.TB, conn *pgx.Conn) {
 	t.Helper()
-	exec(t, conn, `drop table amqp.publish_limit`)
+	exec(t, conn, `drop table amqp.publish_limit, amqp.signing_key`)
+	exec(t, conn, `alter table amqp.installation drop column signed_from, drop column signed_on`)
 	// Until then it knew nothing of limits.
 	exec(t, conn, `create or replace function amqp._remember_brokers() returns void language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as 'begin end'`)
 	exec(t, conn, `drop function amqp._limits, amqp._check_limits, amqp._check_unlimited, amqp._for_publishers, amqp._limits_changed,
-		amqp.grant_publish, amqp.revoke_publish`)
+		amqp.grant_publish, amqp.revoke_publish, amqp.sign_messages, amqp.require_signatures, amqp._pad, amqp._define_publish`)
+	exec(t, conn, `create or replace function amqp._emit(transactional boolean, content bytea) returns pg_lsn language sql volatile security definer
+		set search_path = pg_catalog, pg_temp as $$ select pg_logical_emit_message(transactional, 'amqp', content) $$`)
+	exec(t, conn, `drop function amqp._signed`)
 	exec(t, conn, `alter table amqp.broker drop column tls_ca, drop column tls_cert, drop column tls_key, drop column tls_server_name, drop column auth`)
 	exec(t, conn, `revoke all on all tables in schema amqp from pgamqp_monitor`)
 	exec(t, conn, `revoke all on all functions in schema amqp from pgamqp_monitor`)
@@ -266,7 +270,7 @@ func TestUpgradeFromVersion1KeepsBrokersAndGrants(t *testing.T) {
 			t.Errorf("done: %s", text)
 		}
 		ofMonitor := regexp.MustCompile(`,pgamqp_monitor=[^,}]*`)
-		newer := regexp.MustCompile(`route|snapshot|limit|_for_publishers|amqp.(grant|revoke)_publish`)
+		newer := regexp.MustCompile(`route|snapshot|limit|sign|_pad|_define_publish|_for_publishers|amqp.(grant|revoke)_publish`)
 		var after []string
 		for _, line := range privileges(t, conn) {
 			if !newer.MatchString(line) {

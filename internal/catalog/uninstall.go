@@ -117,14 +117,14 @@ const ownObjects = `
 select pg_catalog.format('drop table amqp.%I', c.relname), 1 as step
   from pg_catalog.pg_class c
  where c.relnamespace = pg_catalog.to_regnamespace('amqp')
-   and c.relname in ('broker', 'dead_letter', 'installation', 'route', 'route_version', 'snapshot', 'publish_limit') and c.relkind in ('r', 'p')
+   and c.relname in ('broker', 'dead_letter', 'installation', 'route', 'route_version', 'snapshot', 'publish_limit', 'signing_key') and c.relkind in ('r', 'p')
 union all
 select 'drop function ' || p.oid::pg_catalog.regprocedure, 2
   from pg_catalog.pg_proc p
  where p.pronamespace = pg_catalog.to_regnamespace('amqp')
    and (p.proname ~ '^_' or p.proname in ('publish', 'autonomous_publish', 'exchange_declare', 'queue_declare', 'queue_bind',
         'exchange_bind', 'disconnect', 'delivered', 'wait_delivered', 'heartbeat', 'redeliver', 'redeliver_all',
-        'grant_publish', 'revoke_publish', 'route_table', 'route_prefix', 'unroute', 'snapshot', 'snapshot_pause', 'snapshot_resume', 'snapshot_cancel'))
+        'grant_publish', 'revoke_publish', 'sign_messages', 'require_signatures', 'route_table', 'route_prefix', 'unroute', 'snapshot', 'snapshot_pause', 'snapshot_resume', 'snapshot_cancel'))
 union all
 select 'drop domain amqp.exchange_name', 3 where pg_catalog.to_regtype('amqp.exchange_name') is not null
 order by 2`

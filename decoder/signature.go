@@ -1,0 +1,77 @@
+package decoder
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/binary"
+	"errors"
+
+	"github.com/jackc/pglogrepl"
+)
+
+// signedVersion is the version of an envelope that has a signature of signatureSize bytes behind
+// its body. It is signed as it stands, version included; see sql/signature.sql.
+const (
+	signedVersion = 2
+	signatureSize = sha256.Size
+)
+
+// SigningKey is a key of HMAC-SHA256 in the form in which it is used: 64 bytes each.
+type SigningKey struct{ Inner, Outer []byte }
+
+// Trust says which messages are taken for written by the SQL functions.
+type Trust struct {
+	// Keys are those that a signature may be made with.
+	Keys []SigningKey
+	// Required means that what is not signed and written behind From is forged.
+	Required bool
+	From     pglogrepl.LSN
+}
+
+// What Open says of a message.
+var (
+	ErrNotSigned = errors.New("it is not signed, and has to be")
+	ErrSignature = errors.New("its signature is wrong: it was not written by the SQL functions, or was written in another transaction")
+)
+
+// Open checks a message of our prefix, and takes its signature off: what it leaves in Content is an envelope of
+// version 1. On an error Content is as it was. A signature counts only where there is a key; without one nobody has
+// asked for any.
+func (t *Trust) Open(m *Message) error {
+	if len(m.Content) == 0 || m.Content[0] != signedVersion {
+		if t.Required && m.LSN > t.From {
+			return ErrNotSigned
+		}
+		return nil
+	}
+	n := len(m.Content) - signatureSize
+	if n < fixedHead {
+		return ErrSignature
+	}
+	if len(t.Keys) > 0 && !t.signed(m, m.Content[:n], m.Content[n:]) {
+		return ErrSignature
+	}
+	m.Content = m.Content[:n]
+	m.Content[0] = envelopeVersion
+	return nil
+}
+
+func (t *Trust) signed(m *Message, content, signature []byte) bool {
+	var xid [8]byte
+	if m.Transactional {
+		binary.BigEndian.PutUint32(xid[4:], m.XID)
+	}
+	for _, k := range t.Keys {
+		inner := sha256.New()
+		_, _ = inner.Write(k.Inner) // a hash takes everything
+		_, _ = inner.Write(content)
+		_, _ = inner.Write(xid[:])
+		outer := sha256.New()
+		_, _ = outer.Write(k.Outer)
+		_, _ = outer.Write(inner.Sum(nil))
+		if subtle.ConstantTimeCompare(outer.Sum(nil), signature) == 1 {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,43 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+)
+
+// Signatures are the keys of amqp.signing_key, and from where on messages must be signed.
+type Signatures struct {
+	Keys     []SigningKey
+	Required bool
+	From     pglogrepl.LSN // zero is the beginning
+}
+
+// SigningKey is a row of amqp.signing_key; it is a secret.
+type SigningKey struct{ Inner, Outer []byte }
+
+// ReadSignatures returns what messages are trusted by.
+func ReadSignatures(ctx context.Context, conn *pgx.Conn) (Signatures, error) {
+	var s Signatures
+	var from *string
+	err := conn.QueryRow(ctx, `
+		select i.signed_from is not null,
+		       case when i.signed_on = (select c.system_identifier from pg_catalog.pg_control_system() c) then i.signed_from::text end
+		  from amqp.installation i`).Scan(&s.Required, &from)
+	if err == nil && from != nil {
+		s.From, err = pglogrepl.ParseLSN(*from)
+	}
+	if err != nil {
+		return s, fmt.Errorf("read amqp.installation: %w", err)
+	}
+	rows, err := conn.Query(ctx, `select inner_pad, outer_pad from amqp.signing_key order by key_id desc`)
+	if err == nil {
+		s.Keys, err = pgx.CollectRows(rows, pgx.RowToStructByPos[SigningKey])
+	}
+	if err != nil {
+		return s, fmt.Errorf("read amqp.signing_key: %w", err)
+	}
+	return s, nil
+}
