@@ -71,14 +71,15 @@ declare
   added record;
 begin
   for added in
-    select * from (values
-      ('tls', $c$boolean not null default false$c$),
-      ('tls_ca', 'text'), ('tls_cert', 'text'), ('tls_key', 'text'), ('tls_server_name', 'text'),
-      ('auth', $c$text not null default 'plain' constraint broker_auth_is_possible check (auth = 'plain' or auth = 'external' and tls and tls_cert is not null)$c$),
-      ('on_reject', $c$text not null default 'dead_letter' check (on_reject in ('dead_letter', 'hold', 'drop'))$c$),
-      ('retry_timeout', $c$interval check (retry_timeout >= interval '0')$c$)) c(name, definition)
+    select c.name, c.definition from (values
+      (1, 'tls', $c$boolean not null default false$c$),
+      (2, 'tls_ca', 'text'), (2, 'tls_cert', 'text'), (2, 'tls_key', 'text'), (2, 'tls_server_name', 'text'),
+      (3, 'auth', $c$text not null default 'plain' constraint broker_auth_is_possible check (auth = 'plain' or auth = 'external' and tls and tls_cert is not null)$c$),
+      (4, 'on_reject', $c$text not null default 'dead_letter' check (on_reject in ('dead_letter', 'hold', 'drop'))$c$),
+      (5, 'retry_timeout', $c$interval check (retry_timeout >= interval '0')$c$)) c(step, name, definition)
      where not exists (select from pg_attribute a where a.attrelid = 'amqp.broker'::regclass
                          and a.attname = c.name and not a.attisdropped)
+     order by c.step, c.name -- the check of auth is about others
   loop
     execute format('alter table amqp.broker add column %I %s', added.name, added.definition);
   end loop;
