@@ -19,7 +19,7 @@ func withPgAMQP(t *testing.T, p *testserver.Postgres, statements ...string) (*pg
 	name := newDatabase(t, p)
 	conn := connect(t, p, name)
 	exec(t, conn, `create schema amqp`)
-	exec(t, conn, oldScript(oldLibrary(t, conn)))
+	exec(t, conn, pgAMQPOf(t, p))
 	exec(t, conn, `insert into amqp.broker (host) values ('one')`)
 	exec(t, conn, `create table orders (id integer primary key, note varchar)`)
 	for _, s := range statements {

@@ -1,8 +1,6 @@
 package catalog_test
 
 import (
-	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,53 +14,14 @@ import (
 	"github.com/pgamqp/pgamqp/internal/testserver"
 )
 
-// oldLibrary is a library of the name of pg_amqp's: one that comes with PostgreSQL and has a function that looks at no
-// argument and returns false, as amqp.publish does when there is no broker.
-func oldLibrary(t *testing.T, conn *pgx.Conn) string {
+// pgAMQPOf returns the script that makes pg_amqp at a server.
+func pgAMQPOf(t *testing.T, p *testserver.Postgres) string {
 	t.Helper()
-	//nolint:usetesting // the server runs as another user, who cannot reach into t.TempDir()
-	dir, err := os.MkdirTemp("", "pgamqp-library")
+	script, err := p.PgAMQP(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	from, err := os.Open(filepath.Join(value[string](t, conn, `select setting from pg_config where name = 'PKGLIBDIR'`), "sslinfo.so"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = from.Close() }()
-	library := filepath.Join(dir, "pg_amqp.so")
-	to, err := os.OpenFile(library, os.O_CREATE|os.O_WRONLY, 0o755)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(to, from); err != nil {
-		t.Fatal(err)
-	}
-	if err := to.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return library
-}
-
-// oldScript is what pg_amqp 0.4.2 creates, with real functions of a library.
-func oldScript(library string) string {
-	function := func(name, arguments, returns, volatility string) string {
-		return fmt.Sprintf("create function amqp.%s(%s) returns %s as '%s', 'ssl_is_used' language c %s;\n", name, arguments, returns, library, volatility)
-	}
-	const message = `broker_id integer, exchange varchar, routing_key varchar, message varchar, delivery_mode integer default null,
-		content_type varchar default null, reply_to varchar default null, correlation_id varchar default null`
-	return `create table amqp.broker (broker_id serial not null, host text not null, port integer not null default 5672, vhost text, username text, password text,
-		requiressl boolean default false, verify_cert boolean default true, verify_cn boolean default true, cert text, key text, key_password varchar, ca text,
-		primary key (broker_id, host, port));
-` + function("publish", message+`, headers varchar[] default null`, "boolean", "immutable") +
-		function("autonomous_publish", message, "boolean", "immutable") +
-		function("disconnect", "broker_id integer", "void", "immutable strict") +
-		function("exchange_declare", "broker_id integer, exchange varchar, exchange_type varchar, passive boolean, durable boolean, auto_delete boolean default false", "boolean", "immutable") +
-		"comment on function amqp.disconnect(integer) is 'closes the connection';\n"
+	return script
 }
 
 // What people have built on pg_amqp, one of each kind.
@@ -190,11 +149,11 @@ func TestMigrateKeepsWhatWasBuiltOnPgAMQP(t *testing.T) {
 	for _, version := range testserver.Versions {
 		t.Run("postgresql"+strconv.Itoa(version), func(t *testing.T) {
 			t.Parallel()
-			library := oldLibrary(t, connect(t, server(t, version), "postgres"))
+			old := pgAMQPOf(t, server(t, version))
 			files := t.TempDir()
 			for file, text := range map[string]string{
 				"amqp.control":    "default_version = '0.4.2'\nrelocatable = false\nschema = amqp\n",
-				"amqp--0.4.2.sql": oldScript(library) + "select pg_catalog.pg_extension_config_dump('amqp.broker', '');",
+				"amqp--0.4.2.sql": old + "select pg_catalog.pg_extension_config_dump('amqp.broker', '');",
 			} {
 				if err := os.WriteFile(filepath.Join(files, file), []byte(text), 0o644); err != nil {
 					t.Fatal(err)
@@ -209,7 +168,7 @@ func TestMigrateKeepsWhatWasBuiltOnPgAMQP(t *testing.T) {
 				thereAndBack(t, p, `create extension amqp`, `create view amqp.member as select 1 as one`, `alter extension amqp add view amqp.member`,
 					`create function goes_along() returns integer language sql as 'select 1'`, `alter function goes_along() depends on extension amqp`)
 			})
-			t.Run("loose", func(t *testing.T) { thereAndBack(t, p, `create schema amqp`, oldScript(library)) })
+			t.Run("loose", func(t *testing.T) { thereAndBack(t, p, `create schema amqp`, old) })
 		})
 	}
 }
