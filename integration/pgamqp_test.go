@@ -119,8 +119,6 @@ func properties(m amqp.Delivery, all bool) string {
 }
 
 // differenceRow is a row of the table of differences: its id, and what is behind it.
-//
-//nolint:gochecknoglobals // it never changes
 var differenceRow = regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\| (.+) \\| (.+) \\| (.+) \\|$")
 
 // TestGuideNamesEachDifferenceFromPgAMQP compares the table of the document with the calls that were tried.
