@@ -8,6 +8,15 @@ import (
 	"github.com/pgamqp/pgamqp/internal/testserver"
 )
 
+// migrationPlan is what `pgamqp migrate --json` prints.
+type migrationPlan struct {
+	DryRun     bool `json:"dry_run"`
+	Statements []string
+	Done       []string
+	ToDo       []string `json:"to_do"`
+	Warnings   []string
+}
+
 // TestGuideFromPgAMQPHolds follows docs/migrate-from-pg_amqp.md, there and back.
 func TestGuideFromPgAMQPHolds(t *testing.T) {
 	t.Parallel()
@@ -27,6 +36,11 @@ func TestGuideFromPgAMQPHolds(t *testing.T) {
 	run(t, open, `execute bye`)
 	pgAMQP := func() int {
 		return value[int](w, `select count(*)::int from pg_proc where pronamespace = 'amqp'::regnamespace and probin is not null`)
+	}
+
+	plan := decode[migrationPlan](t, w.command(nil, 0, "migrate", "--from-pg_amqp", "--dry-run", "--json"))
+	if !plan.DryRun || len(plan.Statements) < 5 || len(plan.Done) == 0 || plan.ToDo == nil || len(plan.Warnings) == 0 {
+		t.Errorf("the plan is %+v", plan)
 	}
 
 	var d *daemon
