@@ -85,7 +85,7 @@ func TestSignaturesKeepForgersOut(t *testing.T) {
 	w.exec(`select amqp.publish(1, '', 'q', 'by the old key')`)
 	w.exec(`select amqp.sign_messages()`)
 	w.exec(`select amqp.publish(1, '', 'q', 'by the new key')`)
-	d = w.start()
+	w.start()
 	w.exec(`select amqp.sign_messages()`)
 	w.exec(`select amqp.publish(1, '', 'q', 'by a key that was made while it runs')`)
 	w.waitDelivered()

@@ -17,7 +17,8 @@ and tables, the publication, the replication slot and two roles to grant.
 
 It may be repeated at any time. What is there stays: brokers, dead letters,
 privileges. An amqp.broker table of the extension pg_amqp is taken over with its
-rows. What cannot work is refused before anything is changed.
+rows ("pgamqp migrate" keeps its grants, and what was built on it, as well). What
+cannot work is refused before anything is changed.
 
 The server needs wal_level = logical. A superuser can do everything; another
 role needs CREATE on the database and REPLICATION, and the report says what it

@@ -84,6 +84,9 @@ func TestMistakesInTheCommandLineEndWithTwo(t *testing.T) {
 		{"run", "--listen", "nowhere"},
 		{"config", "--config", "/nonexistent/x.yaml"},
 		{"run", "--database-url", "postgres://localhost/x?sslmode=perhaps"},
+		{"migrate"},
+		{"migrate", "--from-pg_amqp", "--undo"},
+		{"migrate", "--undo", "--keep-public"},
 	} {
 		code, out, errs := pgamqp(t, args...)
 		if code != exitUsage || out != "" || !strings.HasPrefix(errs, "pgamqp: ") {

@@ -42,6 +42,7 @@ func newRootCommand() *cobra.Command {
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
 	root.AddCommand(
 		newInstallCommand(),
+		newMigrateCommand(),
 		newRunCommand(),
 		newConfigCommand(),
 		newStatusCommand(),

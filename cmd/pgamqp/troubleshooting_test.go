@@ -14,7 +14,9 @@ import (
 func messagesOfSQL(t *testing.T) []message {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("..", "..", "sql", "*.sql"))
-	if err != nil || len(files) == 0 {
+	extension, _ := filepath.Glob(filepath.Join("..", "..", "sql", "extension", "*.sql"))
+	files = append(files, extension...)
+	if err != nil || len(extension) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}
 	const constant = `'((?:[^']|'')*)'(?:\s*\n\s*'((?:[^']|'')*)')?`

@@ -133,7 +133,11 @@ func installSchema(ctx context.Context, conn *pgx.Conn, extension bool, slot, pu
 			}
 		}
 		for _, script := range scripts {
-			if _, err := tx.Exec(ctx, script.Text); err != nil {
+			_, err := tx.Exec(ctx, script.Text)
+			if hasCode(err, codeDependentObjects) && script.Name == "takeover.sql" {
+				return fmt.Errorf("install schema amqp: %w; \"pgamqp migrate --from-pg_amqp\" keeps what was built on pg_amqp", describe(err))
+			}
+			if err != nil {
 				return fmt.Errorf("install schema amqp: %s: %w", script.Name, describe(err))
 			}
 		}

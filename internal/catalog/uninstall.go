@@ -113,15 +113,30 @@ func checkBeforeUninstall(ctx context.Context, conn *pgx.Conn, slot string, inst
 
 // Objects of ours, each with the statement that drops it without CASCADE, so that the
 // server refuses when something of the user's was built on one. Triggers go with their tables.
+// Where pg_amqp is back ($1), amqp.broker is its table, with the columns that it had.
 const ownObjects = `
-select pg_catalog.format('drop table amqp.%I', c.relname), 1 as step
+select 'drop trigger pgamqp_broker_changed on amqp.broker', 0 as step where $1
+union all
+select pg_catalog.format('alter table amqp.broker drop column %I', a.attname), 0
+  from pg_catalog.pg_attribute a
+ where $1 and a.attrelid = pg_catalog.to_regclass('amqp.broker') and a.attnum > 0 and not a.attisdropped
+   and a.attname in ('tls', 'tls_ca', 'tls_cert', 'tls_key', 'tls_server_name', 'auth', 'on_reject', 'retry_timeout')
+   and a.attname <> all ($2::text[])
+union all
+select pg_catalog.format('revoke all on %s from %I', o.name, r.rolname), -1 -- while the columns are there that have grants of their own
+  from pg_catalog.pg_roles r, (values ('schema amqp'), ('table amqp.broker')) o(name)
+ where $1 and r.rolname in ('pgamqp_publisher', 'pgamqp_daemon', 'pgamqp_monitor')
+union all
+select pg_catalog.format('drop table amqp.%I', c.relname), 1
   from pg_catalog.pg_class c
  where c.relnamespace = pg_catalog.to_regnamespace('amqp')
-   and c.relname in ('broker', 'dead_letter', 'installation', 'route', 'route_version', 'snapshot', 'publish_limit', 'signing_key') and c.relkind in ('r', 'p')
+   and c.relname in ('broker', 'dead_letter', 'installation', 'route', 'route_version', 'snapshot', 'publish_limit', 'signing_key', 'migration') and c.relkind in ('r', 'p')
+   and not ($1 and c.relname = 'broker')
 union all
 select 'drop function ' || p.oid::pg_catalog.regprocedure, 2
   from pg_catalog.pg_proc p
  where p.pronamespace = pg_catalog.to_regnamespace('amqp')
+   and coalesce(p.probin, '') not like '%pg\_amqp%'
    and (p.proname ~ '^_' or p.proname in ('publish', 'autonomous_publish', 'exchange_declare', 'queue_declare', 'queue_bind',
         'exchange_bind', 'disconnect', 'delivered', 'wait_delivered', 'heartbeat', 'redeliver', 'redeliver_all',
         'grant_publish', 'revoke_publish', 'sign_messages', 'require_signatures', 'route_table', 'route_prefix', 'unroute', 'snapshot', 'snapshot_pause', 'snapshot_resume', 'snapshot_cancel'))
@@ -146,10 +161,19 @@ func dropSchema(ctx context.Context, conn *pgx.Conn, extension, force bool, repo
 		} else {
 			revoked = before["emit 1"]
 		}
-		if err := dropObjects(ctx, tx, extension, force); err != nil {
+		back, columns, err := pgAMQPIsBack(ctx, tx)
+		if err != nil {
 			return err
 		}
-		removed.removed("schema amqp")
+		if err := dropObjects(ctx, tx, extension, force, back, columns); err != nil {
+			return err
+		}
+		if back {
+			removed.removed("what is pgamqp's in schema amqp")
+			removed.kept("functions and brokers of pg_amqp")
+		} else {
+			removed.removed("schema amqp")
+		}
 		if revoked {
 			if err := reopenEmit(ctx, tx, &removed); err != nil {
 				return err
@@ -171,7 +195,17 @@ func dropSchema(ctx context.Context, conn *pgx.Conn, extension, force bool, repo
 	return nil
 }
 
-func dropObjects(ctx context.Context, tx pgx.Tx, extension, force bool) error {
+// pgAMQPIsBack tells whether a migration from pg_amqp was undone, and which columns its table had.
+func pgAMQPIsBack(ctx context.Context, tx pgx.Tx) (back bool, columns []string, err error) {
+	if err := tx.QueryRow(ctx, `select pg_catalog.to_regclass('amqp.migration') is not null`).Scan(&back); err != nil || !back {
+		return false, nil, err
+	}
+	err = tx.QueryRow(ctx, `select m.undone_at is not null, array(select pg_catalog.jsonb_array_elements_text(m.state -> 'columns')) from amqp.migration m`).
+		Scan(&back, &columns)
+	return back, columns, err
+}
+
+func dropObjects(ctx context.Context, tx pgx.Tx, extension, force, back bool, columns []string) error {
 	if extension {
 		drop := "drop extension amqp"
 		if force {
@@ -181,11 +215,11 @@ func dropObjects(ctx context.Context, tx pgx.Tx, extension, force bool) error {
 			return err
 		}
 	}
-	if force {
+	if force && !back {
 		_, err := tx.Exec(ctx, "drop schema amqp cascade")
 		return err
 	}
-	rows, err := tx.Query(ctx, ownObjects)
+	rows, err := tx.Query(ctx, ownObjects, back, columns)
 	if err != nil {
 		return err
 	}
@@ -197,7 +231,10 @@ func dropObjects(ctx context.Context, tx pgx.Tx, extension, force bool) error {
 	if err != nil {
 		return err
 	}
-	for _, statement := range append(statements, "drop schema amqp") {
+	if !back {
+		statements = append(statements, "drop schema amqp")
+	}
+	for _, statement := range statements {
 		if _, err := tx.Exec(ctx, statement); err != nil {
 			return err
 		}
