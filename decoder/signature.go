@@ -36,7 +36,7 @@ var (
 
 // Open checks a message of our prefix, and takes its signature off: what it leaves in Content is an envelope of
 // version 1. On an error Content is as it was. A signature counts only where there is a key; without one nobody has
-// asked for any.
+// asked for any. A message outside of any transaction that was copied is not told from the first.
 func (t *Trust) Open(m *Message) error {
 	if len(m.Content) == 0 || m.Content[0] != signedVersion {
 		if t.Required && m.LSN > t.From {

@@ -1,6 +1,7 @@
 -- Signed messages, for services that do not let the right to call pg_logical_emit_message be taken from PUBLIC: a message
 -- that amqp.publish has not written is found out. The functions sign with a key that only they and the daemon read:
--- HMAC-SHA256 over the envelope and the number of the transaction, so that none can be written again by another one.
+-- HMAC-SHA256 over the envelope and the number of the transaction, so that none can be written again by another one. (An
+-- autonomous message belongs to no transaction, and its position is not known before it is written: it can be repeated.)
 --
 -- What is signed has the version 2 in its first byte, and the signature behind the body.
 
