@@ -6,13 +6,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/pgamqp/pgamqp/internal/snippet"
 	"github.com/pgamqp/pgamqp/internal/testserver"
 )
 
@@ -77,20 +77,17 @@ func (p chartPod) environment(url, file, authority string) map[string]string {
 	return given
 }
 
-// claimedBy returns the blocks of a language of a document that say that this test runs them.
+// claimedBy returns the blocks of a language of a document that say that a test runs them.
 func claimedBy(t *testing.T, test, language, file string) []string {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join("..", file))
+	all, err := snippet.Read("..", file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var blocks []string
-	for _, part := range strings.Split(string(content), "<!-- test: ")[1:] {
-		if !strings.HasPrefix(part, test+" -->") {
-			continue
-		}
-		for _, m := range regexp.MustCompile("(?s)\n```"+language+"\n(.*?)```").FindAllStringSubmatch(part, -1) {
-			blocks = append(blocks, m[1])
+	for _, b := range all {
+		if b.Test == test && b.Language == language {
+			blocks = append(blocks, b.Text)
 		}
 	}
 	if len(blocks) == 0 {
