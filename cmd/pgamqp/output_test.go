@@ -50,7 +50,7 @@ func TestColorsAreForTerminalsThatWantThem(t *testing.T) {
 
 // Colors change nothing but colors: without them the output is the same, its columns too. They mark what is wrong.
 func TestColorsMarkWhatIsWrongAndMoveNothing(t *testing.T) {
-	broker, key, at := int32(1), "key", time.Now()
+	broker, key, at := int32(1), "key", time.Now().Add(-time.Hour) // which is shown in whole seconds
 	letters := []catalog.StoredDeadLetter{
 		{ID: 1, BrokerID: &broker, Reason: "unroutable", RoutingKey: &key, Last: at}, {ID: 22, Reason: "nacked", Last: at},
 	}
