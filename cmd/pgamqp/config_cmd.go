@@ -13,6 +13,7 @@ const configExample = `  pgamqp config
   PGAMQP_WINDOW_BYTES=64MiB pgamqp config --slot orders`
 
 func newConfigCommand() *cobra.Command {
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:     "config",
 		Short:   "Check the settings and print the effective ones",
@@ -24,9 +25,13 @@ func newConfigCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), settings.Effective())
+			}
 			return settings.WriteYAML(cmd.OutOrStdout())
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: name, value and origin of each setting")
 	addSettings(cmd)
 	return cmd
 }

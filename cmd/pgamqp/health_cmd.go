@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -20,8 +21,14 @@ fails while no messages flow, for which a restart is the wrong answer.`
 const healthExample = `  pgamqp health
   pgamqp health --ready --listen 127.0.0.1:9465`
 
+// healthAnswer is what health prints as JSON.
+type healthAnswer struct {
+	Good bool   `json:"good"`
+	Says string `json:"says"`
+}
+
 func newHealthCommand() *cobra.Command {
-	var ready bool
+	var ready, asJSON bool
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:     "health",
@@ -44,6 +51,13 @@ func newHealthCommand() *cobra.Command {
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
 			said, err := status.Health(ctx, settings.DaemonAddress(), path)
+			if asJSON {
+				answer := healthAnswer{Good: err == nil, Says: said}
+				if err != nil {
+					answer.Says = err.Error()
+				}
+				return errors.Join(err, printJSON(cmd.OutOrStdout(), answer))
+			}
 			if err != nil {
 				return err
 			}
@@ -52,6 +66,7 @@ func newHealthCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
+	f.BoolVar(&asJSON, "json", false, "print JSON: whether all is well, and what the daemon says")
 	f.BoolVar(&ready, "ready", false, "ask whether messages flow, or the daemon is a standby")
 	f.DurationVar(&timeout, "timeout", 5*time.Second, "longest `time` to wait for the answer")
 	addSettings(cmd, "listen", "daemon_url")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -39,7 +40,7 @@ Next:
 `
 
 func newInstallCommand() *cobra.Command {
-	var printSQL bool
+	var printSQL, asJSON bool
 	cmd := &cobra.Command{
 		Use:     "install",
 		Short:   "Install pgamqp in a database, or upgrade it",
@@ -60,11 +61,16 @@ func newInstallCommand() *cobra.Command {
 				options := catalog.InstallOptions{Slot: slot, Publication: publication}
 				report, err := catalog.Install(cmd.Context(), conn, options)
 				// What was done before a failure is worth knowing most.
+				if asJSON {
+					listed(&report.Done, &report.Present, &report.Warnings)
+					return errors.Join(err, printJSON(cmd.OutOrStdout(), report))
+				}
 				showInstall(cmd.OutOrStdout(), report, err == nil)
 				return err
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: what was done, what was there, and warnings")
 	cmd.Flags().BoolVar(&printSQL, "print", false, "print the SQL and change nothing")
 	addSettings(cmd, "database_url", "slot", "publication")
 	return cmd

@@ -24,6 +24,15 @@ func printJSON(out io.Writer, value any) error {
 	return e.Encode(value)
 }
 
+// listed makes lists that are empty lists in JSON, too.
+func listed(lists ...*[]string) {
+	for _, l := range lists {
+		if *l == nil {
+			*l = []string{}
+		}
+	}
+}
+
 // color is the number of a color of terminals. Each is written with two digits, so that cells of a table that are
 // colored are all wider by the same, and stand below each other.
 type color int

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
@@ -19,7 +21,7 @@ const uninstallExample = `  pgamqp uninstall --database-url postgres://postgres@
   pgamqp uninstall --database-url postgres://postgres@localhost/shop --force`
 
 func newUninstallCommand() *cobra.Command {
-	var force bool
+	var force, asJSON bool
 	cmd := &cobra.Command{
 		Use:     "uninstall",
 		Short:   "Remove pgamqp from a database",
@@ -35,12 +37,17 @@ func newUninstallCommand() *cobra.Command {
 			return withDatabase(cmd.Context(), settings.DatabaseURL, func(conn *pgx.Conn) error {
 				options := catalog.UninstallOptions{Slot: slot, Publication: publication, Force: force}
 				report, err := catalog.Uninstall(cmd.Context(), conn, options)
+				if asJSON {
+					listed(&report.Removed, &report.Kept)
+					return errors.Join(err, printJSON(cmd.OutOrStdout(), report))
+				}
 				showList(cmd.OutOrStdout(), "removed", report.Removed)
 				showList(cmd.OutOrStdout(), "kept", report.Kept)
 				return err
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: what was removed, and what was kept")
 	cmd.Flags().BoolVar(&force, "force", false, "drop dead letters, and what was built on the schema, as well")
 	addSettings(cmd, "database_url", "slot", "publication")
 	return cmd

@@ -14,9 +14,9 @@ type InstallOptions struct{ Slot, Publication string }
 
 // InstallReport says in sentences what an installation did.
 type InstallReport struct {
-	Done     []string // what it has changed
-	Present  []string // what was there already
-	Warnings []string // what an operator should know or do
+	Done     []string `json:"done"`     // what it has changed
+	Present  []string `json:"present"`  // what was there already
+	Warnings []string `json:"warnings"` // what an operator should know or do
 }
 
 // Install creates schema, publication and slot, or upgrades them. It may be repeated: what

@@ -20,8 +20,8 @@ type UninstallOptions struct {
 
 // UninstallReport says in sentences what was removed and what was left.
 type UninstallReport struct {
-	Removed []string
-	Kept    []string
+	Removed []string `json:"removed"`
+	Kept    []string `json:"kept"`
 }
 
 // Uninstall removes schema amqp with its brokers, the publication and the slots with all

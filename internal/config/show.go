@@ -29,6 +29,22 @@ func (l Loaded) WriteYAML(w io.Writer) error {
 	return nil
 }
 
+// Setting is one of the effective settings, as it is shown: a secret is masked.
+type Setting struct {
+	Name   string `json:"name"`
+	Value  string `json:"value"`
+	Origin string `json:"origin"`
+}
+
+// Effective returns all settings with their origins, in the order in which they are shown.
+func (l Loaded) Effective() []Setting {
+	all := make([]Setting, 0, len(options()))
+	for _, o := range options() {
+		all = append(all, Setting{o.name, o.show(&l.Config), l.Origin(o.name)})
+	}
+	return all
+}
+
 // yamlLine returns "key: value" with quotes where YAML needs them.
 func yamlLine(name, text string) (string, error) {
 	value := yaml.Node{Kind: yaml.ScalarNode, Value: text, Tag: "!!str"}
