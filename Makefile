@@ -16,7 +16,7 @@ POSTGRES ?= 15 14 16 17 18
 RUN ?= .
 # Which of them are about RabbitMQ, the configuration or all versions anyhow: they run with the
 # first version only. `make integration ONCE=-` runs everything with every version.
-ONCE ?= TestR[0-9]|Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Exchange|QueueThat|Metrics|Prometheus|Mistakes|Readme|TLS|Network|ServerSendsAgain|EveryVersion|NotReady|Compare|RedeliverAll|CannotReach|NotThereYet|Cluster|FullQueue|PatchesOf|Checker|FailoverTo|NeverSynced|IdleForTooLong|OneDaemonWorks|FrozenDaemon|OutlivesAPause|OtherSystem|RoomForAnother|InABrowser|Guide|Compose|Chart|TerminalGets
+ONCE ?= TestR[0-9]|Password|Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Exchange|QueueThat|Metrics|Prometheus|Mistakes|Readme|TLS|Network|ServerSendsAgain|EveryVersion|NotReady|Compare|RedeliverAll|CannotReach|NotThereYet|Cluster|FullQueue|PatchesOf|Checker|FailoverTo|NeverSynced|IdleForTooLong|OneDaemonWorks|FrozenDaemon|OutlivesAPause|OtherSystem|RoomForAnother|InABrowser|Guide|Compose|Chart|TerminalGets
 # Which integration tests are about PostgreSQL alone: `make test-rabbitmq4` leaves them out.
 POSTGRES_ONLY ?= ^TestP[0-9]|Postgres|Slot|Publication|Role|Privileges|IsRefused|Mistakes|Compare|ServerSendsAgain|ServerWithout|StreamWorks|SynchronousStandby|TwentyClean|TwentyKills
 # Integration tests that have a target of their own.
@@ -95,7 +95,7 @@ setup-demo:
 
 # The linter's module is apart, so that its dependencies stay out of ours.
 linter := bin/golangci-lint
-$(linter): tools/go.mod tools/go.sum
+$(linter) bin/govulncheck &: tools/go.mod tools/go.sum
 	$(GO) -C tools build -o ../bin/ tool
 
 .PHONY: lint
@@ -157,6 +157,16 @@ chaos: setup ## break everything, by the choices of SEED, for TIME, and look for
 chaos-broken: setup ## show that `make chaos` finds programs that lose messages
 	PGAMQP_TEST_POSTGRES=$(firstword $(POSTGRES)) PGAMQP_CHAOS_TIME=2m \
 		$(GO) test -v -count=1 -timeout 60m -run '^TestBrokenBuilds$$' ./integration
+
+.PHONY: licenses
+licenses: ## write docs/licenses.md: what is linked in, and its licenses
+	$(GO) run ./internal/licenses page >docs/licenses.md.new
+	mv docs/licenses.md.new docs/licenses.md
+
+# It needs the database of vulnerabilities, so it is not part of `make test`.
+.PHONY: vulncheck
+vulncheck: bin/govulncheck ## look for known vulnerabilities in what is called; fails, too, if their database cannot be reached
+	scripts/vulncheck.sh bin/govulncheck
 
 .PHONY: fuzz
 fuzz: ## fuzz each target for a minute, or FUZZ_SECONDS

@@ -93,6 +93,9 @@ func ParseHistory(content []byte) ([]Ancestor, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read timeline history: line %q: %w", line, err)
 		}
+		if tli < 1 {
+			return nil, fmt.Errorf("read timeline history: line %q: timelines begin with 1", line)
+		}
 		end, err := pglogrepl.ParseLSN(f[1])
 		if err != nil {
 			return nil, fmt.Errorf("read timeline history: line %q: %w", line, err)

@@ -120,7 +120,7 @@ func checkImage(t *testing.T, arch string, machine elf.Machine, image ociImage) 
 		modes[path] = f.mode & 0o7777
 	}
 	if want := map[string]int64{
-		"/usr/bin/pgamqp": 0o755, "/etc/ssl/certs/ca-certificates.crt": 0o644, "/usr/share/doc/pgamqp/copyright": 0o644,
+		"/usr/bin/pgamqp": 0o755, "/etc/ssl/certs/ca-certificates.crt": 0o644, "/usr/share/doc/pgamqp/copyright": 0o644, "/usr/share/doc/pgamqp/licenses.txt": 0o644,
 	}; !maps.Equal(modes, want) {
 		t.Errorf("image for %s has the files and modes %v, want %v", arch, modes, want)
 	}

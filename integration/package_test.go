@@ -63,6 +63,9 @@ func TestPackage(t *testing.T) {
 			t.Errorf("manual page %s: %v", page, err)
 		}
 	}
+	if text, err := os.ReadFile("/usr/share/doc/pgamqp/licenses.txt"); err != nil || !strings.Contains(string(text), "github.com/jackc/pgx/v5") {
+		t.Errorf("the licenses of what is linked in: %v", err)
+	}
 	runInstalled(t, w)
 
 	// The extension builds where there is nothing but its archive.

@@ -32,6 +32,7 @@ for arch in $architectures; do
 done
 cp "$(certificates)" "$context/ca-certificates.crt"
 cp LICENSE packaging/Containerfile "$context/"
+go run ./internal/licenses texts >"$context/licenses.txt"
 [[ $what == build ]] || exit 0
 
 command -v buildah >/dev/null || { echo 'image: buildah missing: install it, or build dist/image with docker or podman' >&2; exit 1; }

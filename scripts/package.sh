@@ -24,6 +24,7 @@ done
 
 self=$stage/pgamqp-$(go env GOOS)-$(go env GOARCH)
 "$self" man --dir "$stage/man"
+go run ./internal/licenses texts >"$stage/licenses.txt"
 "$self" completion bash >"$stage/completion/pgamqp.bash"
 "$self" completion zsh >"$stage/completion/_pgamqp"
 "$self" completion fish >"$stage/completion/pgamqp.fish"

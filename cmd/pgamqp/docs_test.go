@@ -48,18 +48,45 @@ func testsIn(text string) []string {
 	return names
 }
 
-// TestArchitectureNamesTestsThatExist keeps the table of invariants true: each names the test
-// that attacks it.
+// TestArchitectureNamesTestsThatExist keeps the table of invariants true, and that of security requirements: each names the
+// test that attacks it.
 func TestArchitectureNamesTestsThatExist(t *testing.T) {
-	named := testsIn(document(t, "ARCHITECTURE.md"))
-	if len(named) < 8 {
-		t.Fatalf("ARCHITECTURE.md names only %d tests", len(named))
-	}
 	exists := allTests(t)
-	for _, name := range named {
-		if !exists(name) {
-			t.Errorf("ARCHITECTURE.md names %s, which does not exist", name)
+	for page, least := range map[string]int{"ARCHITECTURE.md": 8, "SECURITY.md": 30} {
+		named := testsIn(document(t, page))
+		if len(named) < least {
+			t.Fatalf("%s names only %d tests", page, len(named))
 		}
+		for _, name := range named {
+			if !exists(name) {
+				t.Errorf("%s names %s, which does not exist", page, name)
+			}
+		}
+	}
+}
+
+// TestSecurityRequirementsAreMetOrNot: each says whether it is met, and what is said to be met names a test, or why there is none.
+func TestSecurityRequirementsAreMetOrNot(t *testing.T) {
+	rows := 0
+	for line := range strings.Lines(document(t, "SECURITY.md")) {
+		if !regexp.MustCompile(`^\| \d`).MatchString(line) {
+			continue
+		}
+		rows++
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		if len(cells) != 4 {
+			t.Fatalf("not four columns: %s", line)
+		}
+		met, shown := strings.TrimSpace(cells[1]), strings.TrimSpace(cells[3])
+		switch {
+		case !slices.Contains([]string{"yes", "in part", "no"}, met):
+			t.Errorf("neither yes, in part nor no: %s", line)
+		case met == "yes" && len(testsIn(shown)) == 0 && !strings.HasPrefix(shown, "no test: "):
+			t.Errorf("names no test: %s", line)
+		}
+	}
+	if rows < 40 {
+		t.Errorf("SECURITY.md has only %d requirements", rows)
 	}
 }
 

@@ -56,6 +56,7 @@ func arrows() map[string]struct{ ours, outside, barred []string } {
 		"internal/fakeamqp":   {ours: []string{"internal/fakenet"}, outside: []string{modAMQP}},
 		"internal/fakewal":    {ours: []string{"internal/fakenet"}, outside: []string{modPgx, modPglogrepl}},
 		"internal/snippet":    {},
+		"internal/licenses":   {},
 		"internal/testserver": {outside: []string{modPgx, modAMQP}},
 		"internal/bench": {
 			ours:    []string{"decoder", "metrics", "replication", "internal/testserver"},

@@ -34,6 +34,7 @@ func withoutMessages() map[string]string {
 		"tools":                   "of developers, a module of its own",
 		"docs":                    "programs that the guides show",
 		"internal/snippet":        "reads documents in tests",
+		"internal/licenses":       "makes a page and a file for packages; for who changes pgamqp",
 		"cmd/pgamqp/bench_cmd.go": "as internal/bench",
 		"cmd/pgamqp/demo_cmd.go":  "as internal/demo",
 	}

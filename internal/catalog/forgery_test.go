@@ -151,3 +151,21 @@ func TestH04RecordOfAGigabyteStopsTheSlotOfOldVersions(t *testing.T) {
 		}
 	}
 }
+
+// What PostgreSQL could write but not read again is refused before anything of it is in the WAL, by the short and the long form.
+func TestMessageThatIsTooLargeIsRefusedBeforeItIsWritten(t *testing.T) {
+	t.Parallel()
+	p := server(t, 15)
+	conn, _ := installed(t, p)
+	exec(t, conn, `insert into amqp.broker (broker_id, host) values (1, 'h')`)
+	before := value[string](t, conn, `select pg_current_wal_insert_lsn()::text`)
+	for _, call := range []string{
+		`select amqp.publish(1, 'ex', 'k', repeat('x', 1069000000))`,
+		`select amqp.autonomous_publish(1, 'ex', 'k', repeat('x', 1069000000), 2)`,
+	} {
+		refusedWith(t, conn, "54000", call)
+	}
+	if written := value[int](t, conn, `select (pg_current_wal_insert_lsn() - '`+before+`')::int`); written > 1<<20 {
+		t.Errorf("%d bytes were written", written)
+	}
+}

@@ -34,6 +34,9 @@ func isURL(s string) bool {
 	return strings.HasPrefix(s, "postgres://") || strings.HasPrefix(s, "postgresql://")
 }
 
+// blanks are what separates keywords, as in libpq.
+const blanks = " \t\n\v\f\r"
+
 func secretKey(key string) bool { return key == "password" || key == "sslpassword" }
 
 // maskURL works on the text, because a URL that is malformed, often by its very password, must not show it either.
@@ -81,17 +84,17 @@ func splitAny(s, chars string) (before, from string) {
 // backslash escapes. What it cannot read it does not show.
 func maskKeywords(s string) string {
 	var shown []string
-	for s = strings.TrimSpace(s); s != ""; s = strings.TrimSpace(s) {
+	for s = strings.Trim(s, blanks); s != ""; s = strings.Trim(s, blanks) {
 		key, rest, ok := strings.Cut(s, "=")
-		key = strings.TrimSpace(key)
-		if !ok || key == "" || strings.ContainsAny(key, " \t\r\n'\\") {
+		key = strings.Trim(key, blanks)
+		if !ok || key == "" || strings.ContainsAny(key, blanks+"'\\") {
 			return strings.Join(append(shown, mask), " ")
 		}
-		length, ok := valueLength(strings.TrimLeft(rest, " \t\r\n"))
+		length, ok := valueLength(strings.TrimLeft(rest, blanks))
 		if !ok {
 			return strings.Join(append(shown, key+"="+mask), " ")
 		}
-		rest = strings.TrimLeft(rest, " \t\r\n")
+		rest = strings.TrimLeft(rest, blanks)
 		if secretKey(key) {
 			shown = append(shown, key+"="+mask)
 		} else {
@@ -111,7 +114,7 @@ func valueLength(s string) (int, bool) {
 			i++
 		case quoted && i > 0 && s[i] == '\'':
 			return i + 1, true
-		case !quoted && strings.IndexByte(" \t\r\n", s[i]) >= 0:
+		case !quoted && strings.IndexByte(blanks, s[i]) >= 0:
 			return i, true
 		}
 	}

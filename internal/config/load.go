@@ -14,6 +14,8 @@ const (
 	envFile   = "PGAMQP_CONFIG"
 	// envTestPrefix is left to the project's own tests.
 	envTestPrefix = "PGAMQP_TEST_"
+	// envSecretPrefix begins what rows of amqp.broker refer to, see package secrets.
+	envSecretPrefix = "PGAMQP_SECRET_"
 )
 
 // Input is where settings come from.
@@ -95,7 +97,7 @@ func readEnviron(environ []string) (map[string]string, []error) {
 	var errs []error
 	for _, entry := range environ {
 		name, text, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, envPrefix) || strings.HasPrefix(name, envTestPrefix) {
+		if !strings.HasPrefix(name, envPrefix) || strings.HasPrefix(name, envTestPrefix) || strings.HasPrefix(name, envSecretPrefix) {
 			continue
 		}
 		switch {

@@ -22,7 +22,7 @@ func writeFile(t *testing.T, content string) string {
 }
 
 func TestNothingGivenMeansDefaults(t *testing.T) {
-	l, err := config.Load(config.Input{Environ: []string{"HOME=/root", "PGHOST=db", "PGAMQP_TEST_SEED=1", "PGAMQP_SLOT="}})
+	l, err := config.Load(config.Input{Environ: []string{"HOME=/root", "PGHOST=db", "PGAMQP_TEST_SEED=1", "PGAMQP_SECRET_RABBIT=x", "PGAMQP_SLOT="}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,9 @@
 package rows
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/json"
+)
 
 // The texts of arrays, composite values and hstore, as their output functions write them
 // ("Arrays", "Composite Types" and "hstore" in PostgreSQL's documentation).
@@ -136,19 +139,29 @@ func (e Encoding) appendRecord(dst []byte, t *Type, text []byte) ([]byte, error)
 			if err != nil {
 				return dst, err
 			}
-			dst = e.appendValue(dst, f.Type, value)
+			dst = e.appendField(dst, f.Type, value)
 		default:
 			value, err := l.plain(",)")
 			if err != nil {
 				return dst, err
 			}
-			dst = e.appendValue(dst, f.Type, value)
+			dst = e.appendField(dst, f.Type, value)
 		}
 	}
 	if !l.next(')') || len(l.rest) > 0 {
 		return dst, errText
 	}
 	return append(dst, '}'), nil
+}
+
+// appendField is appendValue for an attribute of a composite type. That type keeps its OID when its attributes become
+// others, so the text may be older than what is known of it, and is no number or JSON although it should be.
+func (e Encoding) appendField(dst []byte, t *Type, text []byte) []byte {
+	start := len(dst)
+	if dst = e.appendValue(dst, t, text); !json.Valid(dst[start:]) {
+		dst = appendString(dst[:start], text)
+	}
+	return dst
 }
 
 // appendHstore writes an hstore as an object of strings and nulls.

@@ -73,11 +73,42 @@ func (e Encoding) tryValue(dst []byte, t *Type, text []byte) ([]byte, error) {
 
 // appendNumber appends what is a number in JSON, too.
 func appendNumber(dst, text []byte) ([]byte, error) {
-	digits := bytes.TrimPrefix(text, []byte("-"))
-	if len(digits) == 0 || digits[0] < '0' || digits[0] > '9' {
+	rest := bytes.TrimPrefix(text, []byte("-"))
+	whole := countDigits(rest)
+	if whole == 0 || whole > 1 && rest[0] == '0' {
+		return dst, errText
+	}
+	rest = rest[whole:]
+	if len(rest) > 0 && rest[0] == '.' {
+		n := countDigits(rest[1:])
+		if n == 0 {
+			return dst, errText
+		}
+		rest = rest[1+n:]
+	}
+	if len(rest) > 0 && (rest[0] == 'e' || rest[0] == 'E') {
+		rest = rest[1:]
+		if len(rest) > 0 && (rest[0] == '-' || rest[0] == '+') {
+			rest = rest[1:]
+		}
+		if n := countDigits(rest); n == 0 || n < len(rest) {
+			return dst, errText
+		}
+		rest = nil
+	}
+	if len(rest) > 0 {
 		return dst, errText
 	}
 	return append(dst, text...), nil
+}
+
+// countDigits returns how many digits a text begins with.
+func countDigits(text []byte) int {
+	n := 0
+	for n < len(text) && text[n] >= '0' && text[n] <= '9' {
+		n++
+	}
+	return n
 }
 
 func (e Encoding) appendBytes(dst, text []byte) ([]byte, error) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -117,12 +118,17 @@ func read(ctx context.Context, address string) (Daemon, error) {
 	if response.StatusCode != http.StatusOK {
 		return Daemon{}, fmt.Errorf("it answers %s", response.Status)
 	}
+	return parse(io.LimitReader(response.Body, mostMetrics), time.Now())
+}
+
+// parse reads the metrics of a daemon.
+func parse(text io.Reader, at time.Time) (Daemon, error) {
 	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(io.LimitReader(response.Body, mostMetrics))
+	families, err := parser.TextToMetricFamilies(text)
 	if err != nil {
 		return Daemon{}, fmt.Errorf("read its metrics: %w", err)
 	}
-	d := fromMetrics(families, time.Now())
+	d := fromMetrics(families, at)
 	if d.Version == "" {
 		return d, errors.New("what listens there is not pgamqp")
 	}
@@ -212,7 +218,9 @@ func fromMetrics(families map[string]*dto.MetricFamily, at time.Time) Daemon {
 	brokers := make(map[int32]*Broker)
 	each := func(name string, f func(m *dto.Metric, value float64)) {
 		for _, m := range families["pgamqp_"+name].GetMetric() {
-			f(m, m.GetGauge().GetValue()+m.GetCounter().GetValue()) // one of them is there
+			if value := m.GetGauge().GetValue() + m.GetCounter().GetValue(); isCount(value) { // one of them is there
+				f(m, value)
+			}
 		}
 	}
 	// ofBroker is each for what has a label broker with the number of one.
@@ -303,6 +311,9 @@ func fromMetrics(families map[string]*dto.MetricFamily, at time.Time) Daemon {
 	slices.SortFunc(d.Brokers, func(a, b Broker) int { return cmp.Compare(a.ID, b.ID) })
 	return d
 }
+
+// isCount tells whether a daemon can have counted or measured a number: no infinite one, which JSON cannot say.
+func isCount(n float64) bool { return math.Abs(n) <= 1<<63 }
 
 func label(m *dto.Metric, name string) string {
 	for _, l := range m.GetLabel() {

@@ -1,7 +1,6 @@
 package status
 
 import (
-	"math"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
@@ -47,7 +46,7 @@ type histogram struct {
 func histogramOf(h *dto.Histogram) histogram {
 	var out histogram
 	for _, b := range h.GetBucket() {
-		if !math.IsInf(b.GetUpperBound(), 1) {
+		if isCount(b.GetUpperBound()) { // the last one is infinite
 			out.bounds = append(out.bounds, b.GetUpperBound())
 			out.counts = append(out.counts, float64(b.GetCumulativeCount()))
 		}

@@ -80,6 +80,13 @@ select t.refuses(call, '22023', message, call) from (values
   ($$select amqp.exchange_bind(1, 'to', 'from', '', '[1]')$$, 'arguments is a JSON array'),
   ($$select amqp.disconnect(null)$$, 'broker_id is null'),
   ($$select amqp.disconnect(7)$$, 'broker 7 is not in amqp.broker')) v(call, message);
+-- Arguments have the limits of headers.
+select t.refuses(format(call, $$'{"a": '$$ || $$ || repeat('[', 16) || repeat(']', 16) || '}'$$), '22023', 'nested deeper than 16', call || ' with seventeen levels')
+  from unnest(array[
+    'select amqp.exchange_declare(1, ''ex'', ''direct'', false, true, arguments => (%s)::jsonb)', 'select amqp.queue_declare(1, ''q'', arguments => (%s)::jsonb)',
+    'select amqp.queue_bind(1, ''q'', ''ex'', '''', (%s)::jsonb)', 'select amqp.exchange_bind(1, ''to'', ''from'', '''', (%s)::jsonb)']) call;
+select t.refuses($$select amqp.queue_declare(1, 'q', arguments => jsonb_build_object(repeat('k', 256), 1))$$, '22023', 'a key in arguments is 256 bytes long', 'key of 256 bytes in arguments');
+select t.refuses($$select amqp.queue_declare(1, 'q', arguments => jsonb_build_object('a', repeat('x', 16777216)))$$, '54000', 'arguments is 16777225 bytes long', 'arguments of 16 MB');
 call t.commit();
 select is_empty('select * from t.take()', 'nothing that was refused was sent');
 
