@@ -76,6 +76,16 @@ func TestOpenTakesOffARightSignature(t *testing.T) {
 	}
 }
 
+func TestOpenLeavesWhatCannotBeRead(t *testing.T) {
+	m := decoder.Message{Content: []byte("\x02p"), LSN: 200}
+	if err := new(decoder.Trust).Open(&m); err != nil || string(m.Content) != "\x02p" {
+		t.Errorf("%v, %q", err, m.Content)
+	}
+	if _, err := decoder.ParseEnvelope(m.Content); err == nil {
+		t.Error("and it could be read")
+	}
+}
+
 func FuzzOpen(f *testing.F) {
 	f.Add(signed("a", 7), uint32(7), true)
 	f.Add([]byte(plainEnvelope), uint32(0), false)

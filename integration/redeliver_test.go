@@ -142,7 +142,7 @@ func TestUndecodableMessageIsKeptAsItWas(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.start()
-	content := []byte{2, 'p', 0, 255, 'x', 0}
+	content := []byte{3, 'p', 0, 255, 'x', 0}
 	w.exec(`select pg_logical_emit_message(true, 'amqp', $1::bytea)`, content)
 	for range 2 {
 		w.waitDelivered()
