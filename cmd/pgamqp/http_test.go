@@ -207,13 +207,13 @@ func TestBusyPortIsAnErrorThatSaysSo(t *testing.T) {
 
 func TestLogFormats(t *testing.T) {
 	for format, want := range map[config.LogFormat]string{
-		config.LogText: "level=WARN msg=blocked broker=1\n",
-		config.LogJSON: `"level":"WARN","msg":"blocked","broker":1}` + "\n",
+		config.LogText: `level=WARN msg=blocked broker=1 reason="a\nlevel=ERROR \x1b[2J"` + "\n",
+		config.LogJSON: `"level":"WARN","msg":"blocked","broker":1,"reason":"a\nlevel=ERROR \u001b[2J"}` + "\n",
 	} {
 		var out bytes.Buffer
 		log := newLogger(&out, format, slog.LevelWarn)
 		log.Info("not shown")
-		log.Warn("blocked", slog.Int("broker", 1))
+		log.Warn("blocked", slog.Int("broker", 1), slog.String("reason", "a\nlevel=ERROR \x1b[2J")) // what a broker says makes no line of its own
 		if !strings.HasSuffix(out.String(), want) || strings.Contains(out.String(), "not shown") {
 			t.Errorf("%s: %s", format, out.String())
 		}
