@@ -116,7 +116,7 @@ test: unit integration gate chaos $(IF_INSTALLABLE) ## all tests
 
 .PHONY: unit
 unit: setup ## the tests of every package but integration
-	$(GO) test -race -shuffle=on -timeout 10m $$($(GO) list ./... | grep -v '/integration$$')
+	$(GO) test -race -shuffle=on -timeout 20m $$($(GO) list ./... | grep -v '/integration$$')
 
 .PHONY: integration
 integration: setup ## the real program between real servers, on every PostgreSQL version
