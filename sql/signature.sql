@@ -78,7 +78,7 @@ create or replace function amqp.require_signatures(required boolean default true
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
-  since constant xid8 := (select min(k.made_by) from amqp.signing_key k);
+  since constant xid8 := (select k.made_by from amqp.signing_key k order by k.key_id limit 1);
   lsn pg_lsn;
 begin
   if required then
