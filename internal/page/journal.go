@@ -86,12 +86,12 @@ func (j *Journal) remember(r slog.Record) {
 	l := line{At: r.Time, Level: r.Level}
 	var text strings.Builder
 	text.WriteString(r.Message)
-	add := func(a slog.Attr) bool {
+	add := func(a slog.Attr) bool { // what says itself how it is logged leaves out its secrets so
 		if a.Key == "broker" {
-			l.Broker = a.Value.String()
+			l.Broker = a.Value.Resolve().String()
 			return true
 		}
-		text.WriteString("; " + strings.ReplaceAll(a.Key, "_", " ") + ": " + a.Value.String())
+		text.WriteString("; " + strings.ReplaceAll(a.Key, "_", " ") + ": " + a.Value.Resolve().String())
 		return text.Len() < longestText
 	}
 	for _, a := range j.attrs {

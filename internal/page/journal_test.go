@@ -67,6 +67,19 @@ func TestJournalCutsLongTexts(t *testing.T) {
 	}
 }
 
+// account keeps its password out of logs, as hosts of brokers do.
+type account struct{ Name, Password string }
+
+func (a account) LogValue() slog.Value { return slog.StringValue(a.Name) }
+
+func TestJournalKeepsSecretsOut(t *testing.T) {
+	j, log, _ := journal()
+	log.With(slog.Any("first", account{"one", "secret"})).Warn("refused", slog.Any("second", account{"two", "secret"}))
+	if trouble, _, _ := j.seen(nil); trouble[0].Text != "refused; first: one; second: two" {
+		t.Errorf("it remembers %q", trouble[0].Text)
+	}
+}
+
 func TestPageShowsTroubleAndDeadLetters(t *testing.T) {
 	p, _, url := serve(t, isReady)
 	log := slog.New(p.journal)
