@@ -88,7 +88,7 @@ func TestExtension(t *testing.T) {
 	for _, version := range testserver.Versions {
 		t.Run("postgresql"+strconv.Itoa(version), func(t *testing.T) {
 			t.Parallel()
-			p := serverWith(t, version, files)
+			p := startServer(t, testserver.PostgresOptions{Version: version, Extensions: files})
 			t.Run("made", func(t *testing.T) { extensionIsMade(t, p) })
 			t.Run("over pgamqp install", func(t *testing.T) { extensionAdopts(t, p) })
 			t.Run("refuses", func(t *testing.T) { extensionRefusesWhatOthersMade(t, p) })

@@ -57,7 +57,13 @@ func onEveryVersion(t *testing.T, test func(t *testing.T, p *testserver.Postgres
 // ownServer starts a server for a test that changes the settings of the whole server.
 func ownServer(t testing.TB, version int, settings map[string]string) *testserver.Postgres {
 	t.Helper()
-	p, err := testserver.StartPostgres(testserver.PostgresOptions{Version: version, Settings: settings})
+	return startServer(t, testserver.PostgresOptions{Version: version, Settings: settings})
+}
+
+// startServer starts a server that is closed with the test.
+func startServer(t testing.TB, o testserver.PostgresOptions) *testserver.Postgres {
+	t.Helper()
+	p, err := testserver.StartPostgres(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func TestSQL(t *testing.T) {
 	for _, version := range testserver.Versions {
 		t.Run("postgresql"+strconv.Itoa(version), func(t *testing.T) {
 			t.Parallel()
-			p := serverWith(t, version, extension)
+			p := startServer(t, testserver.PostgresOptions{Version: version, Extensions: extension})
 			for _, file := range files {
 				name := strings.TrimSuffix(filepath.Base(file), ".sql")
 				if name == "support" {
@@ -64,21 +64,6 @@ func pgTAP(t *testing.T) string {
 		}
 	}
 	return dir
-}
-
-// serverWith starts a server with more extensions, closed with the test.
-func serverWith(t *testing.T, version int, extensions string) *testserver.Postgres {
-	t.Helper()
-	p, err := testserver.StartPostgres(testserver.PostgresOptions{Version: version, Extensions: extensions})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return p
 }
 
 func runTAP(t *testing.T, p *testserver.Postgres, script string) {
