@@ -67,11 +67,7 @@ func (d *daemon) readBrokers(ctx context.Context, xid uint32) ([]publisher.Broke
 		return nil, err
 	}
 	d.limitMemory(len(rows))
-	trust := &decoder.Trust{Required: signatures.Required, From: signatures.From}
-	for _, k := range signatures.Keys {
-		trust.Keys = append(trust.Keys, decoder.SigningKey(k))
-	}
-	d.trust.Store(trust)
+	d.trust.Store(&decoder.Trust{Keys: signatures.Keys, Required: signatures.Required, From: signatures.From})
 	return d.secrets.brokers(rows), nil
 }
 

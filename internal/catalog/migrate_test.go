@@ -160,11 +160,7 @@ func TestMigrateKeepsWhatWasBuiltOnPgAMQP(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			p, err := testserver.StartPostgres(testserver.PostgresOptions{Version: version, Extensions: files})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = p.Close() })
+			p := startServer(t, testserver.PostgresOptions{Version: version, Extensions: files})
 			t.Run("extension", func(t *testing.T) {
 				thereAndBack(t, p, `create extension amqp`, `create view amqp.member as select 1 as one`, `alter extension amqp add view amqp.member`,
 					`create function goes_along() returns integer language sql as 'select 1'`, `alter function goes_along() depends on extension amqp`)

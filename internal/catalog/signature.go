@@ -10,13 +10,13 @@ import (
 
 // Signatures are the keys of amqp.signing_key, and from where on messages must be signed.
 type Signatures struct {
-	Keys     []SigningKey
+	Keys     [][]byte // of HMAC-SHA256, secret
 	Required bool
 	From     pglogrepl.LSN // zero is the beginning
 }
 
-// SigningKey is a row of amqp.signing_key; it is a secret.
-type SigningKey struct{ Inner, Outer []byte }
+// innerPad is what HMAC (RFC 2104) combines a key with for its inner hash.
+const innerPad = 0x36
 
 // ReadSignatures returns what messages are trusted by.
 func ReadSignatures(ctx context.Context, conn *pgx.Conn) (Signatures, error) {
@@ -32,9 +32,14 @@ func ReadSignatures(ctx context.Context, conn *pgx.Conn) (Signatures, error) {
 	if err != nil {
 		return s, fmt.Errorf("read amqp.installation: %w", err)
 	}
-	rows, err := conn.Query(ctx, `select inner_pad, outer_pad from amqp.signing_key order by key_id desc`)
+	rows, err := conn.Query(ctx, `select inner_pad from amqp.signing_key order by key_id desc`)
 	if err == nil {
-		s.Keys, err = pgx.CollectRows(rows, pgx.RowToStructByPos[SigningKey])
+		s.Keys, err = pgx.CollectRows(rows, pgx.RowTo[[]byte])
+	}
+	for _, key := range s.Keys {
+		for i := range key {
+			key[i] ^= innerPad
+		}
 	}
 	if err != nil {
 		return s, fmt.Errorf("read amqp.signing_key: %w", err)
