@@ -35,7 +35,7 @@ func TestReadmeOfRowChangesHolds(t *testing.T) {
 		case "Messages of others, sql":
 			runSQL(t, w.connect(), b)
 			w.exec(`select pg_logical_emit_message(true, 'app.signup', 'content')`)
-			consumer, key = events, "app%2Esignup"
+			consumer, key = events, "app.signup"
 		default:
 			t.Fatalf("%s: nobody runs a block of %s in the section %q", b, b.Language, b.Section)
 		}

@@ -49,10 +49,12 @@ func (w *world) sqlSection() Section {
 			return err
 		},
 	}
+	four := `, 2, 'text/plain', null, 'order-4711', null, ` + quote(messageID) + strings.Repeat(`, null`, 8)
 	const bare = "pg_logical_emit_message"
 	for _, c := range []struct{ name, base, call string }{
 		{bare, "", `select pg_logical_emit_message(true, 'amqp', ` + body + `)`},
 		{"amqp.publish, four arguments", bare, `select amqp.publish(1, 'ex', 'some.key', ` + body + `)`},
+		{"amqp.publish, all arguments, four of them set", bare, `select amqp.publish(1, 'ex', 'some.key', ` + body + four + `)`},
 		{"amqp.publish, all arguments", bare, `select amqp.publish(1, 'ex', 'some.key', ` + body + all.arguments() + `)`},
 		{"amqp.autonomous_publish, four arguments", bare, `select amqp.autonomous_publish(1, 'ex', 'some.key', ` + body + `)`},
 	} {

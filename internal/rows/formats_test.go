@@ -239,13 +239,13 @@ func TestDaysAreCounted(t *testing.T) {
 
 func TestMessagesWithAPrefixAreRouted(t *testing.T) {
 	r := Route{ID: 4, BrokerID: 2, Exchange: "x", Prefix: "app.*", Operations: []string{"message"}, RoutingKey: "from.{prefix}", Format: FormatRaw}
-	m := decoder.Message{ID: "sys-1-0/200", LSN: 0x200, Prefix: "app.one", Content: []byte{0, 1, 2}}
+	m := decoder.Message{ID: "sys-1-0/200", LSN: 0x200, Prefix: "app.one two#", Content: []byte{0, 1, 2}}
 	out := written(t, r, &m)
 	if len(out) != 1 {
 		t.Fatalf("%d messages", len(out))
 	}
 	e, err := decoder.ParseEnvelope(out[0].Content)
-	if err != nil || e.BrokerID != 2 || e.Exchange != "x" || e.RoutingKey != "from.app%2Eone" || !bytes.Equal(e.Body, m.Content) || e.ContentType != "application/octet-stream" {
+	if err != nil || e.BrokerID != 2 || e.Exchange != "x" || e.RoutingKey != "from.app.one%20two%23" || !bytes.Equal(e.Body, m.Content) || e.ContentType != "application/octet-stream" {
 		t.Errorf("%+v, %v", e, err)
 	}
 	if out[0].ID != "sys-1-0/200-4" || out[0].Prefix != decoder.Prefix || out[0].LSN != m.LSN {

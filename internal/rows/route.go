@@ -159,10 +159,13 @@ func (t template) fill(value func(name string) string) string {
 	var room [maxKey]byte
 	b := room[:0]
 	for _, p := range t {
-		if p.name == "" {
+		switch p.name {
+		case "":
 			b = append(b, p.text...)
-		} else {
-			b = appendKey(b, value(p.name))
+		case "prefix": // several words, if it has dots, for bindings such as app.*
+			b = appendKey(b, value(p.name), "*#%")
+		default:
+			b = appendKey(b, value(p.name), ".*#%")
 		}
 	}
 	return cut(string(b), maxKey)
@@ -181,11 +184,11 @@ func (c *change) place(name string) string {
 	return c.keyValue(strings.TrimPrefix(name, columnPlace))
 }
 
-// appendKey writes what has a meaning in routing keys and bindings, and control characters,
-// as %XX, so that a value is one word.
-func appendKey(dst []byte, s string) []byte {
+// appendKey writes a value with what has a meaning in routing keys and bindings, spaces and
+// control characters as %XX. A value without dots is one word.
+func appendKey(dst []byte, s, meaning string) []byte {
 	for _, c := range []byte(cut(s, maxKeyValue)) {
-		if c <= ' ' || c == 0x7f || strings.IndexByte(".*#%", c) >= 0 {
+		if c <= ' ' || c == 0x7f || strings.IndexByte(meaning, c) >= 0 {
 			dst = fmt.Appendf(dst, "%%%02X", c)
 			continue
 		}
