@@ -16,7 +16,7 @@ POSTGRES ?= 15 14 16 17 18
 RUN ?= .
 # Which of them are about RabbitMQ, the configuration or all versions anyhow: they run with the
 # first version only. `make integration ONCE=-` runs everything with every version.
-ONCE ?= TestR[0-9]|Password|Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Exchange|QueueThat|Metrics|Prometheus|Mistakes|Readme|TLS|Network|ServerSendsAgain|EveryVersion|NotReady|Compare|RedeliverAll|CannotReach|NotThereYet|Cluster|FullQueue|PatchesOf|Checker|FailoverTo|NeverSynced|IdleForTooLong|OneDaemonWorks|FrozenDaemon|OutlivesAPause|OtherSystem|RoomForAnother|InABrowser|Guide|Compose|Chart|TerminalGets
+ONCE ?= TestR[0-9]|EndsByItself|Password|Broker|Hosts|Property|Header|BodyOf|BodyThat|BadMessage|Exchange|QueueThat|Metrics|Prometheus|Mistakes|Readme|TLS|Network|ServerSendsAgain|EveryVersion|NotReady|Compare|RedeliverAll|CannotReach|NotThereYet|Cluster|FullQueue|PatchesOf|Checker|FailoverTo|NeverSynced|IdleForTooLong|OneDaemonWorks|FrozenDaemon|OutlivesAPause|OtherSystem|RoomForAnother|InABrowser|Guide|Compose|Chart|TerminalGets
 # Which integration tests are about PostgreSQL alone: `make test-rabbitmq4` leaves them out.
 POSTGRES_ONLY ?= ^TestP[0-9]|Postgres|Slot|Publication|Role|Privileges|IsRefused|Mistakes|Compare|ServerSendsAgain|ServerWithout|StreamWorks|SynchronousStandby|TwentyClean|TwentyKills
 # Integration tests that have a target of their own.

@@ -92,26 +92,33 @@ func (p *pump) collectReturns() {
 	}
 }
 
-// attach gives a return to the first entry in flight that looks the same, as a
-// return carries no delivery tag. An exchange may route by headers, so the same
-// headers decide; but a broker may take some out or add some, so without such an
-// entry the rest will do, and a single entry is it whatever it looks like. false
-// means that it is none of several.
+// attach gives a return to the first entry in flight that looks most like it, as a
+// return carries no delivery tag. All properties and headers decide; but a broker may
+// take some out or add some, so without an entry that has the same the headers decide,
+// which an exchange may route by, then the rest, and a single entry is it whatever it
+// looks like. false means that it is none of several.
 func (p *pump) attach(r *amqp.Return) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var found *entry
+	best := 0
 	open := p.window.inFlight()
 	for _, e := range open {
 		if e.returned != nil || !e.isReturnedAs(r) {
 			continue
 		}
+		likeness := 1
 		if sameHeaders(e.request.properties.Headers, r.Headers) {
-			found = e
-			break
+			likeness = 2
+			if sameProperties(&e.request.properties, r) {
+				likeness = 3
+			}
 		}
-		if found == nil {
-			found = e
+		if likeness > best {
+			found, best = e, likeness
+		}
+		if best == 3 {
+			break
 		}
 	}
 	if found == nil && len(open) == 1 && open[0].request.operation == nil {
@@ -129,6 +136,13 @@ func (e *entry) isReturnedAs(r *amqp.Return) bool {
 	q := &e.request
 	return q.operation == nil && q.exchange == r.Exchange && q.key == r.RoutingKey && q.mandatory &&
 		q.properties.MessageId == r.MessageId && string(q.properties.Body) == string(r.Body)
+}
+
+// sameProperties compares what isReturnedAs and sameHeaders do not.
+func sameProperties(p *amqp.Publishing, r *amqp.Return) bool {
+	return p.ContentType == r.ContentType && p.ContentEncoding == r.ContentEncoding && p.DeliveryMode == r.DeliveryMode &&
+		p.Priority == r.Priority && p.CorrelationId == r.CorrelationId && p.ReplyTo == r.ReplyTo && p.Expiration == r.Expiration &&
+		p.Timestamp.Equal(r.Timestamp) && p.Type == r.Type && p.UserId == r.UserId && p.AppId == r.AppId
 }
 
 // sameHeaders compares headers as sent with headers as read from the wire, where

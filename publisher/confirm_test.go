@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -105,17 +106,29 @@ func TestReturnedMessageIsNotDelivered(t *testing.T) {
 // an exchange may route by headers.
 func TestReturnOfOneOfTwoAlikeBelongsToTheRightOne(t *testing.T) {
 	t.Parallel()
-	w := newWarmWorld(t)
-	alike := func(headers string) []byte {
-		return envelope(decoder.KindPublish, 1, fields{'x': "x", 'i': "order-1", 'h': headers}, "body")
-	}
-	first := w.publish(alike(`{"to": "here", "n": 1}`), alike(`{"to": "nowhere", "n": [1, {"$timestamp": 1}]}`))
-	ps := w.arrivals("body", "body")
-	ps[1].Return(312, "NO_ROUTE")
-	ps[1].AckMultiple()
-	w.awaitAll()
-	if dead := origins(w.dead()); !slices.Equal(dead, []string{numbered(first + 1)}) {
-		t.Errorf("dead letters of %v, want one of %s", dead, numbered(first+1))
+	for what, pair := range map[string][2]fields{
+		"headers":        {{'h': `{"to": "here", "n": 1}`}, {'h': `{"to": "nowhere", "n": [1, {"$timestamp": 1}]}`}},
+		"correlation id": {{'c': "one"}, {'c': "another"}},
+		"timestamp":      {{'s': "1700000000"}, {'s': "1700000001"}},
+		"none and one":   {{}, {'y': "replies"}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			w := newWarmWorld(t)
+			alike := func(other fields) []byte {
+				f := fields{'x': "x", 'i': "order-1"}
+				maps.Copy(f, other)
+				return envelope(decoder.KindPublish, 1, f, "body")
+			}
+			first := w.publish(alike(pair[0]), alike(pair[1]))
+			ps := w.arrivals("body", "body")
+			ps[1].Return(312, "NO_ROUTE")
+			ps[1].AckMultiple()
+			w.awaitAll()
+			if dead := origins(w.dead()); !slices.Equal(dead, []string{numbered(first + 1)}) {
+				t.Errorf("dead letters of %v, want one of %s", dead, numbered(first+1))
+			}
+		})
 	}
 }
 

@@ -92,3 +92,16 @@ func (l *lane) tellRoom(roomy bool) {
 		signal(l.roomy)
 	}
 }
+
+// rewind makes all that has no verdict wait for publishing again. What had its verdict behind
+// the first of these took room until now.
+func (l *lane) rewind() {
+	l.mu.Lock()
+	l.window.rewind()
+	l.measure()
+	waits := !l.waits.IsZero()
+	l.mu.Unlock()
+	if waits {
+		l.tellRoom(true)
+	}
+}

@@ -120,10 +120,7 @@ func (p *pump) judge(ctx context.Context) ending {
 	case len(open) > 0:
 		p.metrics.Retries.ConnectionLost.Add(float64(len(open)))
 	}
-	p.mu.Lock()
-	p.window.rewind()
-	p.measure()
-	p.mu.Unlock()
+	p.rewind()
 	return ending{err: p.failure, reconnect: p.again, nacked: nacked || stray, held: p.held.Load()}
 }
 

@@ -32,6 +32,7 @@ type rig struct {
 
 	mu       sync.Mutex // guards all below
 	answer   func(status)
+	farewell func() // before CopyDone is answered
 	statuses []status
 	copyDone bool
 }
@@ -99,7 +100,11 @@ func (r *rig) read() {
 		case *pgproto3.CopyDone:
 			r.mu.Lock()
 			r.copyDone = true
+			farewell := r.farewell
 			r.mu.Unlock()
+			if farewell != nil {
+				farewell()
+			}
 			r.send(&pgproto3.CopyDone{}, &pgproto3.CommandComplete{CommandTag: []byte("COPY 0")}, &pgproto3.ReadyForQuery{TxStatus: 'I'})
 		}
 	}

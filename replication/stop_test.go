@@ -3,6 +3,7 @@ package replication
 import (
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pgamqp/pgamqp/internal/fakewal"
@@ -238,4 +239,21 @@ func TestSinkThatFailsEndsTheStream(t *testing.T) {
 	if err := r.Status().Err; err != nil {
 		t.Errorf("streaming with %v", err)
 	}
+}
+
+// What wakes the owner, the stop itself among it, may do so late. The last report counts only when
+// the server has answered.
+func TestLateWakeUpDoesNotEndTheGoodbye(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 0x1000, time.Minute, newSink())
+		r.farewell = func() {
+			<-time.After(time.Second) // until the owner waits for the answer
+			r.stream.urge()
+			<-time.After(time.Second)
+		}
+		r.stop()
+		if err := <-r.ended; err != nil {
+			t.Error(err)
+		}
+	})
 }

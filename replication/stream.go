@@ -381,11 +381,15 @@ func (s *stream) sayGoodbye() error {
 	if err := s.conn.Frontend().Flush(); err != nil {
 		return fmt.Errorf("end stream: %w", err)
 	}
-	s.raw.rest()
-	s.raw.readUntil(time.Now().Add(goodbyeTimeout))
+	deadline := time.Now().Add(goodbyeTimeout)
 	for {
+		s.raw.rest()
+		s.raw.readUntil(deadline)
 		message, err := s.conn.ReceiveMessage(context.Background())
-		if err != nil {
+		switch {
+		case pgconn.Timeout(err) && time.Now().Before(deadline):
+			continue // a wake-up about something that was seen already
+		case err != nil:
 			return fmt.Errorf("end stream: %w", err)
 		}
 		switch m := message.(type) {

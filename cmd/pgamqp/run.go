@@ -57,10 +57,21 @@ func runDaemon(ctx context.Context, cfg config.Config, reload *reloader, log *sl
 
 	background, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	group, background := errgroup.WithContext(background)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(background, func() { cancel(context.Cause(background)) })()
+	var group errgroup.Group
+	// A part that fails makes the session stop; all others go on, so that what was received
+	// is delivered.
+	start := func(part func() error) {
+		group.Go(func() error {
+			err := part()
+			if err != nil {
+				log.Error("stopping because of an error", slog.Any("error", err))
+				cancel(err)
+			}
+			return err
+		})
+	}
 
 	status, err := page.New(d.registry, d.ready, journal)
 	if err != nil {
@@ -68,23 +79,23 @@ func runDaemon(ctx context.Context, cfg config.Config, reload *reloader, log *sl
 	}
 	server := newHTTPServer(d.registry, status, d.live, d.ready, log)
 	server.webConfig = cfg.WebConfig
-	group.Go(func() error { return server.Run(background, listener) })
-	group.Go(func() error { return status.Run(background) })
-	group.Go(func() error {
+	start(func() error { return server.Run(background, listener) })
+	start(func() error { return status.Run(background) })
+	start(func() error {
 		notifySystemd(ctx, d.live, d.ready, log)
 		return nil
 	})
-	group.Go(func() error {
+	start(func() error {
 		reload.run(background, log, metrics.NewReload(d.registry))
 		return nil
 	})
 	err = d.preflight(ctx)
 	if err == nil {
-		group.Go(func() error { return d.publisher.Run(background) })
-		group.Go(func() error { return d.watchSlot(background) })
-		group.Go(func() error { return d.watchShutdown(background) })
-		group.Go(func() error { return d.sendHeartbeats(background) })
-		group.Go(func() error {
+		start(func() error { return d.publisher.Run(background) })
+		start(func() error { return d.watchSlot(background) })
+		start(func() error { return d.watchShutdown(background) })
+		start(func() error { return d.sendHeartbeats(background) })
+		start(func() error {
 			select {
 			case err := <-d.isolation.Failed():
 				return err
