@@ -26,6 +26,7 @@ type lane struct {
 
 	mu     sync.Mutex // guards all below
 	window window
+	told   int // bytes of the window that others know of
 	hosts  []Host
 	policy Policy
 	gone   bool      // the broker was deleted, or its messages go another way
@@ -102,7 +103,7 @@ func (l *lane) setHosts(hosts []Host) {
 // measure brings the gauges up to date. The lock is held.
 func (l *lane) measure() {
 	l.metrics.Unconfirmed.Set(float64(l.window.pending))
-	l.metrics.Window.Bytes.Set(float64(l.window.bytes))
+	l.measureBytes()
 	held := 0.0
 	if l.holding() != nil {
 		held = 1
@@ -257,6 +258,7 @@ func (l *lane) drain(ctx context.Context, patience time.Duration) error {
 // run connects and publishes until ctx ends, or the lane is retired and empty.
 func (l *lane) run(ctx context.Context) {
 	defer close(l.ended)
+	defer l.uncount()
 	if l.released != nil {
 		select {
 		case <-l.released:

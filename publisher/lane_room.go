@@ -25,9 +25,32 @@ func (l *lane) add(ctx context.Context, e *entry) error {
 	e.addedAt = time.Now()
 	l.fed = e.addedAt
 	l.window.add(e)
-	l.metrics.Window.Bytes.Set(float64(l.window.bytes))
+	l.measureBytes()
 	signal(l.work)
 	return nil
+}
+
+// measureBytes tells of the bytes that the window holds. The lock is held.
+func (l *lane) measureBytes() {
+	now := l.window.bytes
+	if now == l.told {
+		return
+	}
+	l.metrics.Window.Bytes.Set(float64(now))
+	if l.cfg.Hold != nil {
+		l.cfg.Hold(now - l.told)
+	}
+	l.told = now
+}
+
+// uncount takes the window's bytes out of what is known to be held: nothing more will come of it.
+func (l *lane) uncount() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cfg.Hold != nil {
+		l.cfg.Hold(-l.told)
+	}
+	l.told = 0
 }
 
 // awaitRoom waits until the window takes an entry of the given size. The lock is held

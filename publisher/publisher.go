@@ -43,6 +43,9 @@ type Config struct {
 	// Settled, if set, is told of each message that has its verdict. Called from several
 	// goroutines; it must not block, and may keep nothing but strings.
 	Settled func(*Settled)
+	// Hold, if set, is told of the bytes that windows hold more than before, or less. Called
+	// from several goroutines, with locks held; it must not block.
+	Hold func(more int)
 }
 
 // Rows turns changes of rows into messages. Publish calls it, so from one goroutine at a

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ type world struct {
 	metrics   *prometheus.Registry
 	stop      context.CancelFunc
 	ended     chan struct{} // Run has returned
+	held      atomic.Int64  // what Hold was told
 
 	mu       sync.Mutex // guards all below
 	brokers  []Broker
@@ -72,6 +74,7 @@ func newWorldAt(t *testing.T, h Host, change func(*Config)) *world {
 	cfg := Config{
 		WindowMessages: 100, WindowBytes: 1 << 20, NackRetry: limit, ConnectionName: "test",
 		Brokers: w.definitions, DeadLetter: w.deadLetter,
+		Hold: func(more int) { w.held.Add(int64(more)) },
 	}
 	if change != nil {
 		change(&cfg)
@@ -92,6 +95,9 @@ func newWorldAt(t *testing.T, h Host, change func(*Config)) *world {
 	t.Cleanup(func() {
 		cancel()
 		receive(t, "end of Run", w.ended)
+		if n := w.held.Load(); n != 0 {
+			t.Errorf("%d bytes are said to be held when nothing runs any more", n)
+		}
 	})
 	return w
 }

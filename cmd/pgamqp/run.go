@@ -155,7 +155,7 @@ type daemon struct {
 	snapshots *metrics.Snapshot
 	tracer    *tracing.Tracer // nil unless it is asked for
 
-	memoryLimit atomic.Int64 // as it was set last
+	memory *memory
 
 	secrets brokerSecrets
 	trust   atomic.Pointer[decoder.Trust] // as it was read last, with the brokers
@@ -174,7 +174,8 @@ const (
 
 func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *prometheus.Registry) (*daemon, error) {
 	d := &daemon{
-		cfg: cfg, log: log, registry: reg,
+		memory: newMemory(cfg.WindowBytes),
+		cfg:    cfg, log: log, registry: reg,
 		slot:     metrics.NewSlot(reg, cfg.Slot),
 		received: metrics.NewReplication(reg, cfg.Slot),
 		brokers:  metrics.NewPublisher(reg),
@@ -203,6 +204,7 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 		Rows:           d.routing,
 		DeadLetter:     d.storeDeadLetter,
 		Settled:        settled,
+		Hold:           d.memory.hold,
 		Open: func(m decoder.Message) ([]byte, error) {
 			err := d.trust.Load().Open(&m)
 			return m.Content, err

@@ -66,7 +66,7 @@ func (d *daemon) readBrokers(ctx context.Context, xid uint32) ([]publisher.Broke
 	if err != nil {
 		return nil, err
 	}
-	d.limitMemory(len(rows))
+	d.memory.serve(len(rows))
 	d.trust.Store(&decoder.Trust{Keys: signatures.Keys, Required: signatures.Required, From: signatures.From})
 	return d.secrets.brokers(rows), nil
 }

@@ -86,8 +86,8 @@ func options() []option {
 			takes:  "a size in bytes, 64KiB to 64GiB: a whole number and a unit out of B, KiB, MiB, GiB, kB, MB, GB; without a unit bytes",
 			does:   "Bounds the memory of the messages that are with a broker and not confirmed yet, headers included. A single message that is larger passes alone.",
 			change: "Higher for large messages: it should hold some of them. Lower where memory is scarce and brokers are many.",
-			with: "The runtime is told to do with 16 MiB and four times this for each broker, unless `GOMEMLIMIT` is in the environment; " +
-				"the process takes about 24 MiB more. `window_messages` is the other bound.",
+			with: "Once the windows hold 8 MiB the runtime is told to do with 12 MiB and four times this for each broker, before with 24 MiB, unless `GOMEMLIMIT` is in the environment; " +
+				"the process takes about 28 MiB more. `window_messages` is the other bound.",
 		}, parseBytes, showBytes, within(64<<10, 64<<30, showBytes), func(c *Config) *int64 { return &c.WindowBytes }),
 		duration("shutdown_timeout", "longest `time` that a stop waits for confirms of what was sent", about{
 			takes: "a time, 1s to 1h",
