@@ -158,6 +158,11 @@ chaos-broken: setup ## show that `make chaos` finds programs that lose messages
 	PGAMQP_TEST_POSTGRES=$(firstword $(POSTGRES)) PGAMQP_CHAOS_TIME=2m \
 		$(GO) test -v -count=1 -timeout 60m -run '^TestBrokenBuilds$$' ./integration
 
+.PHONY: status-page
+status-page: setup ## take the picture of the status page for README.md
+	PGAMQP_TEST_POSTGRES=$(firstword $(POSTGRES)) PGAMQP_TEST_SCREENSHOT=$(CURDIR)/docs/status-page.png \
+		$(GO) test -count=1 -timeout 10m -run '^TestStatusPageInABrowser$$' ./integration
+
 .PHONY: licenses
 licenses: ## write docs/licenses.md: what is linked in, and its licenses
 	$(GO) run ./internal/licenses page >docs/licenses.md.new

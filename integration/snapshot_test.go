@@ -337,12 +337,17 @@ func TestSnapshotThatCannotBeTakenFails(t *testing.T) {
 		`select amqp.snapshot('public.t')`,
 		`alter table public.t rename to u`,
 	)
-	w.start()
+	d := w.start()
+	failed := 0.0
 	fails := func(why string) {
 		t.Helper()
 		await(t, snapshotLimit, "the snapshot fails", func() bool { return value[string](w, `select state from amqp.snapshot`) == "failed" })
 		if text := value[string](w, `select error from amqp.snapshot`); !strings.Contains(text, why) {
 			t.Errorf("failed with %q, which does not say %q", text, why)
+		}
+		failed++
+		if n := d.metric("pgamqp_snapshot_failures_total", `result="failed"`); n != failed {
+			t.Errorf("the metric says that %v snapshots have failed, not %v", n, failed)
 		}
 	}
 	fails("not there, or not published")

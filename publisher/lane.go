@@ -61,7 +61,8 @@ type lane struct {
 	holdPause holdPause
 	refusals  backoff.Repeats
 
-	drops tally
+	drops   tally
+	letters *letterLog
 }
 
 func newLane(b Broker, cfg Config, log *slog.Logger, m *metrics.Broker) *lane {
@@ -86,6 +87,7 @@ func newLane(b Broker, cfg Config, log *slog.Logger, m *metrics.Broker) *lane {
 		nackWait:  backoff.New(50*time.Millisecond, 5*time.Second),
 		holdPause: holdPause{wait: backoff.New(holdMin, holdMax)},
 	}
+	l.letters = newLetterLog(l.log)
 	m.UnconfirmedWindow.Set(float64(cfg.WindowMessages))
 	m.Window.LimitBytes.Set(float64(cfg.WindowBytes))
 	l.setHosts(b.Hosts)
@@ -259,6 +261,7 @@ func (l *lane) drain(ctx context.Context, patience time.Duration) error {
 func (l *lane) run(ctx context.Context) {
 	defer close(l.ended)
 	defer l.uncount()
+	defer l.letters.close()
 	if l.released != nil {
 		select {
 		case <-l.released:

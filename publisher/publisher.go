@@ -73,6 +73,7 @@ type Publisher struct {
 	cfg     Config
 	log     *slog.Logger
 	metrics Metrics
+	letters *letterLog // those that belong to no lane
 
 	reading chan struct{} // capacity 1: held while definitions are read
 	ready   chan struct{} // closed when they were read once
@@ -93,7 +94,7 @@ type Publisher struct {
 // New makes a Publisher; Run does the work.
 func New(cfg Config, log *slog.Logger, m Metrics) *Publisher {
 	return &Publisher{
-		cfg: cfg, log: log, metrics: m,
+		cfg: cfg, log: log, metrics: m, letters: newLetterLog(log),
 		reading: make(chan struct{}, 1),
 		ready:   make(chan struct{}),
 		lanes:   make(map[int32]*lane),
@@ -104,6 +105,7 @@ func New(cfg Config, log *slog.Logger, m Metrics) *Publisher {
 // Run reads definitions and keeps a lane for each broker until ctx ends. What is
 // unresolved then stays unresolved: Drain first.
 func (p *Publisher) Run(ctx context.Context) error {
+	defer p.letters.close()
 	var lanes sync.WaitGroup
 	defer lanes.Wait()
 	p.mu.Lock()
@@ -332,6 +334,7 @@ func (p *Publisher) bury(ctx context.Context, m *decoder.Message, e *decoder.Env
 	if !p.cfg.bury(ctx, p.log, d) {
 		return context.Cause(ctx)
 	}
+	p.letters.add(&d)
 	p.metrics.Brokers.Unaddressed(v.reason).Inc()
 	done()
 	return nil

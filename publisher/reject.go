@@ -178,6 +178,7 @@ func (l *lane) deadLetter(ctx context.Context, e *entry, v verdict) bool {
 	if !l.cfg.bury(ctx, l.log, letter) {
 		return false
 	}
+	l.letters.add(&letter)
 	l.metrics.DeadLettered(v.reason).Inc()
 	l.tellSettled(e, time.Now(), v)
 	l.resolve(e)
@@ -208,17 +209,18 @@ func newDeadLetter(m *decoder.Message, e *decoder.Envelope, v verdict) DeadLette
 // Nothing is lost meanwhile: the message is not confirmed to PostgreSQL.
 func (c *Config) bury(ctx context.Context, log *slog.Logger, d DeadLetter) bool {
 	wait := backoff.New(100*time.Millisecond, 10*time.Second)
+	var failures backoff.Repeats
 	for {
 		err := c.DeadLetter(ctx, d)
 		if err == nil {
-			log.Warn("dead letter", slog.String("message_id", d.MessageID), slog.String("reason", string(d.Reason)),
-				slog.String("exchange", d.Envelope.Exchange), slog.Int("code", int(d.ReplyCode)), slog.String("text", d.ReplyText))
 			return true
 		}
 		if ctx.Err() != nil {
 			return false
 		}
-		log.Error("cannot store a dead letter, trying again", slog.String("message_id", d.MessageID), slog.Any("error", err))
+		if failures.Worth(err.Error(), time.Now()) {
+			log.Error("cannot store a dead letter, trying again", slog.String("message_id", d.MessageID), slog.Any("error", err))
+		}
 		if wait.Wait(ctx) != nil {
 			return false
 		}

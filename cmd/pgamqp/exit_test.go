@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -28,6 +30,20 @@ func TestExitCodes(t *testing.T) {
 		reportError(&stderr, false, c.err)
 		if code := exitCode(c.err); code != c.code || stderr.String() != c.stderr {
 			t.Errorf("%v: exit code %d, want %d; stderr %q, want %q", c.err, code, c.code, stderr.String(), c.stderr)
+		}
+	}
+}
+
+// TestUnitStartsAgainWhatMayHeal: systemd starts the daemon again without a limit, but not after exit codes that need a person.
+// Whether it understands the unit is looked at where it is installed, by TestPackage.
+func TestUnitStartsAgainWhatMayHeal(t *testing.T) {
+	lines := strings.Split(document(t, "packaging", "pgamqp.service"), "\n")
+	for _, want := range []string{
+		"Restart=on-failure", "StartLimitIntervalSec=0",
+		fmt.Sprintf("RestartPreventExitStatus=%d %d %d %d %d %d", exitUsage, exitPrecondition, exitSlotLost, exitSlotGone, exitOtherSystem, exitPublication),
+	} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("the unit does not say %s", want)
 		}
 	}
 }

@@ -54,6 +54,7 @@ func runDaemon(ctx context.Context, cfg config.Config, reload *reloader, log *sl
 		return err
 	}
 	defer d.close()
+	d.journal = journal
 
 	background, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
@@ -141,6 +142,7 @@ func slotExitCode(cause replication.Cause) int {
 type daemon struct {
 	cfg       config.Config
 	log       *slog.Logger
+	journal   *page.Journal
 	registry  *prometheus.Registry
 	pool      *pgxpool.Pool
 	slot      *metrics.Slot

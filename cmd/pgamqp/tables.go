@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
@@ -136,7 +137,16 @@ func (d *daemon) storeDeadLetter(ctx context.Context, letter publisher.DeadLette
 		return err
 	}
 	defer conn.Release()
-	return catalog.AddDeadLetter(ctx, conn.Conn(), deadLetterRow(&letter))
+	row := deadLetterRow(&letter)
+	if err := catalog.AddDeadLetter(ctx, conn.Conn(), row); err != nil {
+		return err
+	}
+	broker := ""
+	if row.BrokerID != nil {
+		broker = strconv.Itoa(int(*row.BrokerID))
+	}
+	d.journal.Letter(broker, letter.Attrs()...)
+	return nil
 }
 
 func deadLetterRow(letter *publisher.DeadLetter) catalog.DeadLetter {

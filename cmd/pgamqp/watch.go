@@ -120,9 +120,13 @@ func warn(ctx context.Context, conn *pgx.Conn, warnings *slotWarnings, status ca
 func (d *daemon) sendHeartbeats(ctx context.Context) error {
 	tick := time.NewTicker(d.cfg.HeartbeatInterval)
 	defer tick.Stop()
+	var failures backoff.Repeats
 	for {
 		if d.session.Status().State == metrics.StateStreaming {
-			if err := d.heartbeat(ctx); err != nil && ctx.Err() == nil {
+			switch err := d.heartbeat(ctx); {
+			case err == nil:
+				failures = backoff.Repeats{}
+			case ctx.Err() == nil && failures.Worth(err.Error(), time.Now()):
 				d.log.Warn("heartbeat did not come through", slog.Any("error", err))
 			}
 		}

@@ -2,7 +2,8 @@
 //
 // usage: node check.mjs URL BROWSER [SCREENSHOT]
 //
-// Behind a line "opened" on standard output it expects the daemon to go away.
+// It expects a daemon that is not ready. Behind a line "mend" on standard output it expects it to become so, behind "opened" to
+// go away.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
@@ -37,15 +38,24 @@ async function judge(name, page) {
 	if (wide > seen) wrong.push(`${name}: the page is ${wide} wide, the window ${seen}`);
 }
 
-const desk = await open("desk, light", { viewport: { width: 1200, height: 900 }, colorScheme: "light" });
-await judge("desk, light", desk);
+// Each of the four in which people see it, while it shows a problem.
+const pages = {};
+for (const [device, viewport] of [["desk", { width: 1200, height: 900 }], ["phone", { width: 360, height: 740 }]]) {
+	for (const colorScheme of ["light", "dark"]) {
+		const name = `${device}, ${colorScheme}`;
+		const page = await open(name, { viewport, colorScheme });
+		if ((await page.locator("main .problem").count()) !== 1) wrong.push(`${name}: it shows no problem`);
+		await judge(name, page);
+		pages[name] = page;
+	}
+}
+const desk = pages["desk, light"];
+const phone = pages["phone, dark"];
 if (screenshot) await desk.screenshot({ path: screenshot });
 const text = await desk.innerText("main");
 for (const want of [/no connection to broker, trying again; error: .*refused/, /dead letter; message id: .*; reason: unroutable/, /detached, disconnected/]) {
 	if (!want.test(text)) wrong.push(`it does not say ${want}`);
 }
-const phone = await open("phone, dark", { viewport: { width: 360, height: 740 }, colorScheme: "dark" });
-await judge("phone, dark", phone);
 
 // Whoever has a keyboard only comes to everything.
 const reached = new Set();
@@ -53,25 +63,66 @@ for (let i = 0; i < 12; i++) {
 	await phone.keyboard.press("Tab");
 	reached.add(await phone.evaluate(() => document.activeElement.className || document.activeElement.textContent));
 }
-for (const want of ["scroll", "/metrics", "/healthz", "/readyz"]) {
+for (const want of ["Pause updates", "scroll", "/metrics", "/healthz", "/readyz"]) {
 	if (!reached.has(want)) wrong.push(`keyboard: Tab does not come to ${want}: ${[...reached]}`);
 }
 
-// It is kept up to date, and the focus stays.
-await phone.focus(".scroll");
-const before = await desk.innerText("main");
-for (let i = 0; (await desk.innerText("main")) === before; i++) {
-	if (i > 100) {
-		wrong.push("it does not change");
-		break;
+// changes waits until the text of a page has changed so often.
+async function changes(page, times) {
+	for (let n = 0; n < times; n++) {
+		const before = await page.innerText("main");
+		for (let i = 0; (await page.innerText("main")) === before; i++) {
+			if (i > 100) {
+				wrong.push("it does not change");
+				return;
+			}
+			await page.waitForTimeout(100);
+		}
 	}
-	await desk.waitForTimeout(100);
 }
+
+// What a reader of screens would read out from now on.
+await desk.evaluate(() => {
+	globalThis.said = [];
+	const live = "[role=alert], [role=status], [role=log], [aria-live]";
+	new MutationObserver((all) => {
+		for (const m of all) {
+			const at = m.target.nodeType === Node.ELEMENT_NODE ? m.target : m.target.parentElement;
+			const inserted = [...m.addedNodes].some((n) => n.nodeType === Node.ELEMENT_NODE && (n.matches(live) || n.querySelector(live) !== null));
+			if (inserted || at?.closest(live)) globalThis.said.push(at.textContent.slice(0, 100));
+		}
+	}).observe(document.body, { subtree: true, childList: true, characterData: true });
+});
+
+// It is kept up to date without a word, and the focus stays.
+await phone.focus(".scroll");
+await changes(desk, 3);
+await changes(phone, 1);
 if (!(await phone.evaluate(() => document.activeElement.classList.contains("scroll")))) wrong.push("an update takes the focus away");
+let said = await desk.evaluate(() => globalThis.said);
+if (said.length > 0) wrong.push(`an update without news is read out: ${said}`);
+
+// By keyboard it can be paused, and goes on.
+await phone.focus("#pause");
+await phone.keyboard.press("Enter");
+const paused = await phone.innerText("main");
+await changes(desk, 3);
+if ((await phone.innerText("main")) !== paused) wrong.push("it changes while it is paused");
+if ((await phone.innerText("#pause")) !== "Resume updates") wrong.push("the button does not say that it is paused");
+await phone.keyboard.press("Enter");
+await changes(phone, 1);
 
 const plain = await open("without scripts", { javaScriptEnabled: false });
 if ((await plain.locator("table").count()) === 0) wrong.push("without scripts there is no table of brokers");
+if (await plain.locator("#pause").isVisible()) wrong.push("without scripts there is a button that does nothing");
 await plain.close();
+
+// A change of the state is read out, once.
+console.log("mend");
+await desk.waitForFunction(() => document.querySelector("main .state").textContent === "ready", undefined, { timeout: 60000 })
+	.catch(() => wrong.push("it does not become ready"));
+said = await desk.evaluate(() => globalThis.said);
+if (said.join() !== "pgamqp is ready") wrong.push(`what is read out of the change: ${JSON.stringify(said)}`);
 
 leaving = true;
 console.log("opened");

@@ -15,7 +15,7 @@ const (
 	mostLines = 10
 	// longestText is what it shows of one, in bytes: a broker may say much.
 	longestText = 600
-	// letterMessage is the line that the publisher writes for each message that it stores.
+	// letterMessage is the line that the publisher writes for messages that it stores, one for many.
 	letterMessage = "dead letter"
 )
 
@@ -82,7 +82,31 @@ func (j *Journal) WithGroup(name string) slog.Handler {
 	return &other
 }
 
+// Letter remembers a message that became a dead letter. The log has a line for some of them only.
+func (j *Journal) Letter(broker string, attrs ...slog.Attr) {
+	r := slog.NewRecord(time.Now(), slog.LevelWarn, letterMessage, 0)
+	r.AddAttrs(attrs...)
+	l := j.lineOf(r)
+	l.Broker = broker
+	j.lines.mu.Lock()
+	defer j.lines.mu.Unlock()
+	j.lines.letters = push(j.lines.letters, l)
+}
+
 func (j *Journal) remember(r slog.Record) {
+	if r.Message == letterMessage {
+		return // Letter knows each
+	}
+	l := j.lineOf(r)
+	j.lines.mu.Lock()
+	defer j.lines.mu.Unlock()
+	j.lines.trouble = push(j.lines.trouble, l)
+	if l.Broker != "" {
+		j.lines.brokers[l.Broker] = l
+	}
+}
+
+func (j *Journal) lineOf(r slog.Record) line {
 	l := line{At: r.Time, Level: r.Level}
 	var text strings.Builder
 	text.WriteString(r.Message)
@@ -99,17 +123,7 @@ func (j *Journal) remember(r slog.Record) {
 	}
 	r.Attrs(add)
 	l.Text = cut(text.String())
-
-	j.lines.mu.Lock()
-	defer j.lines.mu.Unlock()
-	if r.Message == letterMessage {
-		j.lines.letters = push(j.lines.letters, l)
-		return
-	}
-	j.lines.trouble = push(j.lines.trouble, l)
-	if l.Broker != "" {
-		j.lines.brokers[l.Broker] = l
-	}
+	return l
 }
 
 // push puts a line in front, and the last one out if there are too many.

@@ -126,6 +126,20 @@ func TestPageShowsThePath(t *testing.T) {
 	}
 }
 
+// TestNothingThatIsDrawnAnewIsReadOut: what reads a page to people would do so every two seconds.
+func TestNothingThatIsDrawnAnewIsReadOut(t *testing.T) {
+	p, _, url := serve(t, func() (string, error) { return "", errors.New("broker 2 takes no messages for 12s") })
+	look(t, p, time.Now())
+	for _, live := range []string{`role="alert"`, `role="status"`, `role="log"`, "aria-live"} {
+		if strings.Contains(string(p.main), live) {
+			t.Errorf("what is drawn anew has %s", live)
+		}
+	}
+	if _, body := get(t, url); !strings.Contains(body, `<p id="news" class="unseen" role="status"></p>`) || !strings.Contains(body, `<button id="pause"`) {
+		t.Errorf("the page has nothing that tells of changes, or no button to pause it:\n%s", body)
+	}
+}
+
 func TestChartsGoBackFifteenMinutes(t *testing.T) {
 	began := time.Now()
 	p, _, _ := serve(t, isReady)

@@ -118,6 +118,11 @@ func (t *Taker) fails(ctx context.Context, s *catalog.Snapshot, why error) {
 	if refused, ok := errors.AsType[*pgconn.PgError](why); ok && refused.Code == "42501" {
 		final, why = true, fmt.Errorf("%w: grant select on the table to the daemon's role, then amqp.snapshot_resume(%d)", why, s.ID)
 	}
+	if final {
+		t.cfg.Metrics.Failed.Inc()
+	} else {
+		t.cfg.Metrics.Retried.Inc()
+	}
 	err := t.cfg.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return catalog.SnapshotFails(ctx, conn, s.ID, why.Error(), final)
 	})
