@@ -131,6 +131,24 @@ func TestDetachedBrokerIsPassedOver(t *testing.T) {
 	w.noLetters()
 }
 
+// TestGateForgetsWhatWasJoinedInAnotherHistory, or before the server lost WAL: what is written
+// anew at those positions is new.
+func TestGateForgetsWhatWasJoinedInAnotherHistory(t *testing.T) {
+	t.Parallel()
+	for _, same := range []bool{true, false} {
+		g := NewGate(0x100)
+		m := decoder.Position{Unit: 0x180, LSN: 0x180}
+		g.Begin(0x100, true, true)
+		g.ServesMain(m)
+		g.Cut()
+		g.Join()
+		g.Begin(0x100, false, same)
+		if got := g.ServesMain(m); got == same {
+			t.Errorf("same history: %v; the main stream delivers what had been delivered: %v", same, got)
+		}
+	}
+}
+
 func TestUndoneCutLeavesAllToTheOwnStream(t *testing.T) {
 	w, _ := newSplitWorld(t)
 	w.both("a")

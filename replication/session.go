@@ -39,6 +39,11 @@ type Config struct {
 type memory struct {
 	identity identity
 	flushed  pglogrepl.LSN
+	pid      string // of the server's process that served the last stream
+	// others says that another process was seen to read the slot since the last stream.
+	others bool
+	// lostWAL says that the server was seen to have lost WAL since the last stream.
+	lostWAL bool
 }
 
 // skipTo returns the position below which units were confirmed before, or 0 if
@@ -53,7 +58,7 @@ func (m *memory) skipTo(s server, log *slog.Logger) pglogrepl.LSN {
 		// Only a server that lost WAL it had reported as durable does this.
 		log.Error("server's WAL ends before a position that was confirmed; it has lost WAL (fsync off, or restored)",
 			slog.String("lsn", m.flushed.String()), slog.String("wal_end", s.walEnd.String()))
-		m.flushed = 0
+		m.flushed, m.lostWAL = 0, true
 		return 0
 	}
 	return m.flushed
@@ -199,7 +204,7 @@ func (s *Session) stream(hard, stop context.Context, to Sink) error {
 	}
 	s.current.Store(nil)
 	if flushed := st.tracker.Flushed(); s.memory.identity != st.server.identity || flushed > s.memory.flushed {
-		s.memory = memory{identity: st.server.identity, flushed: flushed}
+		s.memory.identity, s.memory.flushed = st.server.identity, flushed
 	}
 	return err
 }
@@ -207,6 +212,10 @@ func (s *Session) stream(hard, stop context.Context, to Sink) error {
 // standBy notes that another process reads the slot.
 func (s *Session) standBy(err error) {
 	s.tick()
+	// Our own last process may hold the slot for a while after its connection was lost.
+	if held, is := errors.AsType[*HeldError](err); is && held.PID != s.memory.pid {
+		s.memory.others = true
+	}
 	if s.Status().State != metrics.StateStandby { // once, not several times a second
 		s.metrics.Connects.SlotBusy.Inc()
 		s.log.Info("waiting for the slot", slog.Any("error", err))

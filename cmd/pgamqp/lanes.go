@@ -37,9 +37,9 @@ func (d *daemon) begin(ctx context.Context, at replication.Start) (replication.B
 	}
 	end, forget, err := d.isolation.Begin(ctx,
 		&catalog.Lanes{Ask: d.ask, Slot: d.cfg.Slot, PID: at.PID},
-		isolation.Start{Confirmed: at.Confirmed, Remembered: at.Remembered, History: at.History})
+		isolation.Start{Confirmed: at.Confirmed, Remembered: at.Remembered, History: at.History, Others: at.Others, LostWAL: at.LostWAL})
 	if err != nil {
-		return replication.Begun{}, err
+		return replication.Begun{}, d.explainLost(err)
 	}
 	from := at.Remembered
 	if forget {
@@ -51,6 +51,25 @@ func (d *daemon) begin(ctx context.Context, at replication.Start) (replication.B
 	}
 	endSnapshots := d.takeSnapshots()
 	return replication.Begun{Ended: func() { endSnapshots(); end() }, Forget: forget}, nil
+}
+
+// explainLost makes the loss of a detached broker's slot end the daemon, as that of the main
+// slot does.
+func (d *daemon) explainLost(err error) error {
+	lost, is := errors.AsType[*isolation.LostError](err)
+	if !is {
+		return err
+	}
+	from := "an unknown position"
+	if lost.From != 0 {
+		from = lost.From.String()
+	}
+	return &replication.SlotError{
+		Slot: catalog.LaneSlot(d.cfg.Slot, lost.Broker), Cause: replication.Gone, Err: err,
+		Problem: fmt.Sprintf("does not exist on this server, and broker %d was detached; it had confirmed everything up to %s, and the main slot goes on from %s: a standby was promoted, or a backup restored, that had not got it",
+			lost.Broker, from, lost.To),
+		Fix: fmt.Sprintf("note both positions, what was published to broker %d between them and has not arrived there is lost to it; then start the daemon again", lost.Broker),
+	}
 }
 
 // ownStream streams from the slot of a detached broker. It lives as long as the broker is
