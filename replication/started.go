@@ -49,6 +49,8 @@ func (s *Session) started(ctx context.Context, st *stream) (ended func(), err er
 	if s.cfg.Started == nil {
 		return ended, nil
 	}
+	s.Tick()
+	defer s.Tick()
 	m := &s.memory
 	others := m.others || m.flushed != 0 && m.identity == st.server.identity && st.server.confirmed > m.flushed
 	begun, err := s.cfg.Started(ctx, Start{

@@ -35,6 +35,7 @@ func (d *daemon) begin(ctx context.Context, at replication.Start) (replication.B
 	if err != nil {
 		return replication.Begun{}, err
 	}
+	d.session.Tick() // each of the two questions may take long
 	end, forget, err := d.isolation.Begin(ctx,
 		&catalog.Lanes{Ask: d.ask, Slot: d.cfg.Slot, PID: at.PID},
 		isolation.Start{Confirmed: at.Confirmed, Remembered: at.Remembered, History: at.History, Others: at.Others, LostWAL: at.LostWAL})
@@ -138,6 +139,7 @@ func (s *ownStream) begin(ctx context.Context, at replication.Start) (replicatio
 // Run implements isolation.Lane.
 func (s *ownStream) Run(ctx context.Context) error {
 	s.d.keepOverFailover(ctx, s.broker)
+	s.session.Tick()
 	p := s.d.publisher.Own(s.broker, s.routing, publisher.Metrics{
 		Brokers: s.d.brokers, Received: s.received.Received, Skipped: s.received.Skipped,
 	})
@@ -155,15 +157,17 @@ func (s *ownStream) Run(ctx context.Context) error {
 // keepOverFailover makes a broker's slot a failover slot, if the main slot is one. What
 // cannot be done now is tried at the next start of the stream: it matters only then.
 func (d *daemon) keepOverFailover(ctx context.Context, broker int32) {
+	limited, cancel := context.WithTimeoutCause(ctx, 2*questionTimeout, errSlow)
+	defer cancel()
 	var main, lane catalog.SlotStatus
-	err := d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+	err := d.ask(limited, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		if main, err = catalog.ReadSlot(ctx, conn, d.cfg.Slot); err == nil {
 			lane, err = catalog.ReadSlot(ctx, conn, catalog.LaneSlot(d.cfg.Slot, broker))
 		}
 		return err
 	})
 	if err == nil {
-		err = catalog.KeepLaneOverFailover(ctx, &d.pool.Config().ConnConfig.Config, main, lane)
+		err = catalog.KeepLaneOverFailover(limited, &d.pool.Config().ConnConfig.Config, main, lane)
 	}
 	if err != nil && ctx.Err() == nil {
 		d.log.Warn("cannot keep the slot of a detached broker over a failover", slog.String("broker", strconv.Itoa(int(broker))), slog.Any("error", err))

@@ -111,6 +111,8 @@ func (d *daemon) untilDone(ctx context.Context, what string, try func() error) e
 func (d *daemon) routeVersions(ctx context.Context, xid uint32) ([]rows.Version, error) {
 	var out []rows.Version
 	err := d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, questionTimeout, errSlow)
+		defer cancel()
 		out, err = rowVersions(ctx, conn, xid)
 		return err
 	})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -240,9 +241,7 @@ func newPool(ctx context.Context, cfg config.Config, streamingFrom func() string
 	c.MinConns = 0
 	c.MaxConnIdleTime = 2 * time.Second
 	c.HealthCheckPeriod = time.Second
-	if c.ConnConfig.ConnectTimeout == 0 {
-		c.ConnConfig.ConnectTimeout = connectTimeout
-	}
+	c.ConnConfig.ConnectTimeout = min(cmp.Or(c.ConnConfig.ConnectTimeout, connectTimeout), connectLimit)
 	c.ConnConfig.RuntimeParams["client_encoding"] = "UTF8" // the driver takes all text for UTF-8
 	if c.ConnConfig.RuntimeParams["application_name"] == "" {
 		c.ConnConfig.RuntimeParams["application_name"] = "pgamqp"
@@ -296,8 +295,16 @@ func (d *daemon) preflight(ctx context.Context) error {
 	}
 }
 
+// check is one attempt of preflight. Each of its steps counts as work of the session, which
+// has not begun yet.
 func (d *daemon) check(ctx context.Context) error {
-	return d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	d.session.Tick()
+	config := d.pool.Config().ConnConfig
+	d.session.Watch(&config.Config)
+	return d.askWith(ctx, config, func(ctx context.Context, conn *pgx.Conn) error {
+		d.session.Tick()
+		ctx, cancel := context.WithTimeoutCause(ctx, questionTimeout, errSlow)
+		defer cancel()
 		err := catalog.Preflight(ctx, conn, catalog.PreflightOptions{Slot: d.cfg.Slot, Publication: d.cfg.Publication})
 		if problems, refused := errors.AsType[*catalog.ProblemsError](err); refused {
 			return exitWith(problemsExitCode(problems), err)
@@ -312,6 +319,12 @@ func (d *daemon) check(ctx context.Context) error {
 		return err
 	})
 }
+
+// questionTimeout bounds what is asked while a stream waits for the answer. Together with
+// connectLimit it is less than a session may show no sign of work.
+const questionTimeout = 10 * time.Second
+
+var errSlow = errors.New("no answer from the server")
 
 func problemsExitCode(problems *catalog.ProblemsError) int {
 	switch problems.Gravest() {
