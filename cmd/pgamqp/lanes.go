@@ -192,13 +192,17 @@ func (s *ownStream) Working() bool {
 
 // lanes returns the state of the broker's lane, if it has one.
 func (s *ownStream) lanes() []publisher.LaneStatus {
-	s.d.mu.Lock()
-	p := s.publisher
-	s.d.mu.Unlock()
-	if p == nil {
-		return nil
+	if p := s.sink(); p != nil {
+		return p.Status()
 	}
-	return p.Status()
+	return nil
+}
+
+// sink returns the publisher of the current run, nil if there was none yet.
+func (s *ownStream) sink() *publisher.Publisher {
+	s.d.mu.Lock()
+	defer s.d.mu.Unlock()
+	return s.publisher
 }
 
 // ownStreams returns the streams of all detached brokers.

@@ -351,36 +351,3 @@ func (d *daemon) live() error {
 	}
 	return nil
 }
-
-// notReadyAfter is how long a broker with waiting messages may be unavailable.
-const notReadyAfter = 10 * time.Second
-
-// ready tells whether messages flow, or would at once if the daemon that works now
-// ended: a standby that waits for the slot is as it should be.
-func (d *daemon) ready() (string, error) {
-	status := d.session.Status()
-	switch status.State {
-	case metrics.StateStreaming:
-		return "ready", d.flowing()
-	case metrics.StateStandby:
-		return "standby", nil
-	default:
-		return "", errors.Join(fmt.Errorf("replication is %s for %s", status.State, time.Since(status.Since).Round(time.Second)), status.Err)
-	}
-}
-
-// flowing tells which brokers have messages waiting that they do not take.
-func (d *daemon) flowing() error {
-	var errs []error
-	lanes := d.publisher.Status()
-	for _, s := range d.ownStreams() {
-		lanes = append(lanes, s.lanes()...)
-	}
-	for _, lane := range lanes {
-		if lane.Held > 0 && !lane.Down.IsZero() && time.Since(lane.Down) > notReadyAfter {
-			errs = append(errs, fmt.Errorf("broker %d takes no messages for %s, %d wait: %w",
-				lane.Broker, time.Since(lane.Down).Round(time.Second), lane.Held, lane.Err))
-		}
-	}
-	return errors.Join(errs...)
-}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/pgamqp/pgamqp/publisher"
+)
+
+func TestO04NotReadyMeansThatMessagesWaitWithoutProgress(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	refused := errors.New("refused")
+	for name, c := range map[string]struct {
+		lane publisher.LaneStatus
+		want string
+	}{
+		"at work":              {publisher.LaneStatus{Held: 3, Still: ago(time.Second)}, ""},
+		"down with no work":    {publisher.LaneStatus{Down: ago(time.Hour), Err: refused}, ""},
+		"down for a moment":    {publisher.LaneStatus{Held: 3, Down: ago(time.Second), Still: ago(2 * time.Second), Err: refused}, ""},
+		"down":                 {publisher.LaneStatus{Broker: 1, Held: 3, Down: ago(time.Minute), Still: ago(time.Second), Err: refused}, "broker 1 takes no messages for 1m0s, 3 wait: refused"},
+		"down again and again": {publisher.LaneStatus{Broker: 1, Held: 3, Down: ago(time.Second), Still: ago(time.Minute), Err: refused}, "broker 1 takes no messages for 1m0s, 3 wait: refused"},
+		"never confirms":       {publisher.LaneStatus{Broker: 1, Held: 3, Still: ago(11 * time.Second)}, "broker 1 has confirmed nothing for 11s, 3 wait: it takes messages and does not confirm them"},
+		"nacks":                {publisher.LaneStatus{Broker: 1, Held: 3, Still: ago(11 * time.Second), Err: refused}, "broker 1 has confirmed nothing for 11s, 3 wait: refused"},
+	} {
+		got := ""
+		if err := standstill(c.lane, now); err != nil {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
