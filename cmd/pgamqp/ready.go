@@ -29,20 +29,28 @@ func (d *daemon) ready() (string, error) {
 
 // flowing tells which messages wait, and for what.
 func (d *daemon) flowing() error {
-	publishers := []*publisher.Publisher{d.publisher}
+	now := time.Now()
+	errs := []error{flows(d.publisher, d.routing, now)}
 	for _, s := range d.ownStreams() {
 		if p := s.sink(); p != nil {
-			publishers = append(publishers, p)
+			errs = append(errs, flows(p, s.routing, now))
 		}
 	}
+	return errors.Join(errs...)
+}
+
+// flows is flowing for one stream.
+func flows(p *publisher.Publisher, r *routing, now time.Time) error {
 	var errs []error
-	for _, p := range publishers {
-		for _, lane := range p.Status() {
-			errs = append(errs, standstill(lane, time.Now()))
-		}
-		if since, why := p.Waits(); !since.IsZero() && time.Since(since) > notReadyAfter {
-			errs = append(errs, fmt.Errorf("messages wait for the database for %s: %w", time.Since(since).Round(time.Second), why))
-		}
+	for _, lane := range p.Status() {
+		errs = append(errs, standstill(lane, now))
+	}
+	since, why := p.Waits()
+	if w := r.waits.Load(); w != nil {
+		since, why = w.since, w.why
+	}
+	if waited := now.Sub(since); !since.IsZero() && waited > notReadyAfter {
+		errs = append(errs, fmt.Errorf("messages wait for the database for %s: %w", waited.Round(time.Second), why))
 	}
 	return errors.Join(errs...)
 }

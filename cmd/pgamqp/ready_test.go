@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/pgamqp/pgamqp/decoder"
 	"github.com/pgamqp/pgamqp/publisher"
 )
 
@@ -31,6 +34,38 @@ func TestO04NotReadyMeansThatMessagesWaitWithoutProgress(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+// What a message waits for in the database holds up all that follows it.
+func TestO04NotReadyMeansThatTheDatabaseIsAskedInVain(t *testing.T) {
+	t.Parallel()
+	d := newTestDaemon(t, closedAddress(t))
+	for name, c := range map[string]struct {
+		wait func(context.Context) error
+		want string
+	}{
+		"routes": {func(ctx context.Context) error {
+			return d.routing.routesChanged(ctx, &decoder.Message{})
+		}, ": ask for a change of amqp.route: "},
+		"definitions": {func(ctx context.Context) error {
+			return d.publisher.Publish(ctx, decoder.Message{Prefix: decoder.Prefix}, func() { t.Error("done") })
+		}, ": read amqp.broker"},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- c.wait(ctx) }()
+		until(t, name, func() bool {
+			err := flows(d.publisher, d.routing, time.Now().Add(time.Minute))
+			return err != nil && strings.HasPrefix(err.Error(), "messages wait for the database for 1m") && strings.Contains(err.Error(), c.want)
+		})
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := flows(d.publisher, d.routing, time.Now().Add(time.Minute)); err != nil {
+			t.Errorf("%s: when it is over it says %v", name, err)
 		}
 	}
 }
