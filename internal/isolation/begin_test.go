@@ -30,7 +30,7 @@ type script struct {
 	changed   []bool
 }
 
-func (s *script) List(context.Context) ([]int32, error) { return slices.Clone(s.there), nil }
+func (s *script) List(ctx context.Context) ([]int32, error) { return slices.Clone(s.there), ctx.Err() }
 
 func (s *script) Copy(context.Context, int32) error {
 	s.there = []int32{1}
