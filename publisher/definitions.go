@@ -2,6 +2,7 @@ package publisher
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"time"
@@ -71,6 +72,7 @@ func (p *Publisher) refresh(ctx context.Context, xid uint32) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		p.wait.failed(fmt.Errorf("read amqp.broker: %w", err))
 		if repeats.Worth(err.Error(), time.Now()) {
 			p.log.Warn("cannot read amqp.broker, trying again", slog.Any("error", err))
 		}

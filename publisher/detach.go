@@ -57,6 +57,13 @@ func (p *Publisher) Begin(from pglogrepl.LSN, detached []int32, sameHistory bool
 	for id, gate := range p.gates {
 		gate.Begin(from, own[id], sameHistory)
 	}
+	for _, l := range p.lanes {
+		// One that waited for Join: the stream before ended without knowing that the slot
+		// was gone.
+		if l.release != nil {
+			l.release()
+		}
+	}
 	p.openLanes()
 }
 

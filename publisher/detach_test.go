@@ -131,6 +131,48 @@ func TestDetachedBrokerIsPassedOver(t *testing.T) {
 	w.noLetters()
 }
 
+// TestLaneIsNotHeldBeyondItsStream: the slot was dropped, and the main stream ended before it
+// heard of that, so nobody joined what was cut.
+func TestLaneIsNotHeldBeyondItsStream(t *testing.T) {
+	t.Parallel()
+	w, _ := newSplitWorld(t)
+	w.both("a")
+	w.arrivals("a")
+	if !w.publisher.Detach(1, 0) {
+		t.Fatal("broker 1 is not detached")
+	}
+	w.publisher.Cut(1)
+	kept := w.to("", "kept")
+	if err := w.publisher.Drain(t.Context()); err == nil {
+		t.Error("what is kept is drained")
+	}
+	w.publisher.Begin(0, nil, true)
+	again := w.to("", "kept") // the new stream brings it again
+	fakeamqp.AwaitMatch(t, w.Server, func(p *fakeamqp.Publish) bool { return string(p.Body) == "kept" }).Ack()
+	w.awaitDone(again)
+	if w.isDone(kept) {
+		t.Error("done though it was given up")
+	}
+}
+
+// TestGateForgetsWhatWasJoinedInAnotherHistory, or before the server lost WAL: what is written
+// anew at those positions is new.
+func TestGateForgetsWhatWasJoinedInAnotherHistory(t *testing.T) {
+	t.Parallel()
+	for _, same := range []bool{true, false} {
+		g := NewGate(0x100)
+		m := decoder.Position{Unit: 0x180, LSN: 0x180}
+		g.Begin(0x100, true, true)
+		g.ServesMain(m)
+		g.Cut()
+		g.Join()
+		g.Begin(0x100, false, same)
+		if got := g.ServesMain(m); got == same {
+			t.Errorf("same history: %v; the main stream delivers what had been delivered: %v", same, got)
+		}
+	}
+}
+
 func TestUndoneCutLeavesAllToTheOwnStream(t *testing.T) {
 	w, _ := newSplitWorld(t)
 	w.both("a")

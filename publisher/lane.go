@@ -34,7 +34,10 @@ type lane struct {
 	waits  time.Time // since when add waits for room; zero: it does not
 	down   time.Time
 	err    error // why the lane is down
-	halts  int   // resets under way: nothing is published while there are any
+	// moved is when the last verdict came, or the first message into an empty window.
+	moved   time.Time
+	trouble error // what has kept verdicts back since then, as far as is known
+	halts   int   // resets under way: nothing is published while there are any
 	// interrupt ends the current connection, or the attempt at one.
 	interrupt context.CancelFunc
 
@@ -159,6 +162,7 @@ func (l *lane) resolve(entries ...*entry) {
 	for _, e := range entries {
 		l.window.resolve(e)
 	}
+	l.moved, l.trouble = time.Now(), nil
 	waits, roomy := !l.waits.IsZero(), l.window.roomy()
 	settled, drained := l.window.pending <= 1, l.window.len() == 0
 	l.measure()
@@ -317,7 +321,6 @@ func (l *lane) connect(ctx context.Context, h Host) error {
 	}
 	l.metrics.Connected(h.Address())
 	l.log.Info("connected to broker", slog.Any("host", h))
-	l.setUp()
 	// Some calls of the library wait for the broker whatever happens: a connection
 	// that is given up is cut if it does not end by itself.
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(settleTimeout+closeTimeout, c.raw.abort) })()

@@ -24,6 +24,9 @@ func (l *lane) add(ctx context.Context, e *entry) error {
 	}
 	e.addedAt = time.Now()
 	l.fed = e.addedAt
+	if l.window.len() == 0 {
+		l.moved, l.trouble = e.addedAt, nil
+	}
 	l.window.add(e)
 	l.measureBytes()
 	signal(l.work)

@@ -22,13 +22,37 @@ func (l *lane) setUp() {
 	l.down, l.err = time.Time{}, nil
 }
 
-// status returns since when the lane is down (zero: it is not), why, and how many
-// messages it holds.
-func (l *lane) status() (down time.Time, err error, held int) { //nolint:revive,staticcheck // the error is a fact here, not a result
+// opened says that a channel is open, so that the lane can deliver unless the broker has an
+// alarm. A login alone is not enough: the broker may end each connection right after it.
+func (l *lane) opened(c *connection) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	down, err = l.unavailable()
-	return down, err, l.window.len()
+	if !c.blocked.Load() { // it is set before onBlocked waits for the lock
+		l.down, l.err = time.Time{}, nil
+	}
+}
+
+// setTrouble says what keeps back the verdict of a message that the broker has looked at.
+func (l *lane) setTrouble(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.trouble = err
+}
+
+// status returns the state of the lane.
+func (l *lane) status() LaneStatus {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := LaneStatus{Broker: l.id, Held: l.window.len()}
+	s.Down, s.Err = l.unavailable()
+	if s.Held == 0 {
+		return s
+	}
+	s.Still = l.moved
+	if l.trouble != nil && s.Err == nil {
+		s.Err = l.trouble
+	}
+	return s
 }
 
 func (l *lane) onBlocked(blocked bool, reason string) {

@@ -82,6 +82,8 @@ type Publisher struct {
 	// messages only, as far as the gate says.
 	own *ownStream
 
+	wait wait // what Publish waits for
+
 	mu      sync.Mutex // guards all below; taken before the lock of a gate or a lane
 	lanes   map[int32]*lane
 	gates   map[int32]*Gate  // of all that are defined or detached; not used with own
@@ -151,8 +153,13 @@ func (p *Publisher) Publish(ctx context.Context, m decoder.Message, done func())
 func (p *Publisher) unseal(ctx context.Context, m decoder.Message) ([]byte, error) {
 	select {
 	case <-p.ready:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	default:
+		p.wait.begin(errors.New("read amqp.broker"))
+		err := p.awaitReady(ctx)
+		p.wait.end()
+		if err != nil {
+			return nil, err
+		}
 	}
 	if content, err := p.cfg.Open(m); err == nil {
 		return content, nil
@@ -331,7 +338,9 @@ func (p *Publisher) bury(ctx context.Context, m *decoder.Message, e *decoder.Env
 	if d.MessageID == "" {
 		d.MessageID = d.Origin
 	}
-	if !p.cfg.bury(ctx, p.log, d) {
+	p.wait.begin(errors.New("store a dead letter"))
+	defer p.wait.end()
+	if !p.cfg.bury(ctx, p.log, d, p.wait.failed) {
 		return context.Cause(ctx)
 	}
 	p.letters.add(&d)
@@ -365,9 +374,19 @@ func (p *Publisher) lane(ctx context.Context, id int32, pos decoder.Position) (l
 
 // read reads the definitions again, after Run has done so once.
 func (p *Publisher) read(ctx context.Context, xid uint32) error {
+	p.wait.begin(errors.New("read amqp.broker"))
+	defer p.wait.end()
+	if err := p.awaitReady(ctx); err != nil {
+		return err
+	}
+	return p.refresh(ctx, xid)
+}
+
+// awaitReady waits until Run has read the definitions once.
+func (p *Publisher) awaitReady(ctx context.Context) error {
 	select {
 	case <-p.ready:
-		return p.refresh(ctx, xid)
+		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -397,27 +416,4 @@ func (p *Publisher) Drain(ctx context.Context) error {
 	}
 	all.Wait()
 	return errors.Join(errs...)
-}
-
-// LaneStatus is the state of one broker's lane.
-type LaneStatus struct {
-	Broker int32
-	// Down is since when nothing can be delivered, zero if it can; Err is why.
-	Down time.Time
-	Err  error
-	// Held is the number of messages accepted and not resolved.
-	Held int
-}
-
-// Status returns the state of all lanes, in no order.
-func (p *Publisher) Status() []LaneStatus {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	out := make([]LaneStatus, 0, len(p.lanes))
-	for id, l := range p.lanes {
-		s := LaneStatus{Broker: id}
-		s.Down, s.Err, s.Held = l.status()
-		out = append(out, s)
-	}
-	return out
 }

@@ -65,6 +65,7 @@ func (l *lane) pump(ctx context.Context, c *connection) ending {
 	if err != nil {
 		return ending{err: fmt.Errorf("open channel: %w", err)}
 	}
+	l.opened(c)
 	size := l.cfg.WindowMessages
 	p := &pump{
 		lane: l, conn: c, channel: ch,

@@ -165,6 +165,7 @@ func (p *pump) retryNacked(ctx context.Context, open []*entry) {
 			continue
 		}
 		e.alone = true
+		p.setTrouble(fmt.Errorf("%s is tried again: the broker could not take it", e.name()))
 		p.metrics.Retries.Nacked.Inc()
 	}
 }
@@ -175,7 +176,7 @@ func (l *lane) deadLetter(ctx context.Context, e *entry, v verdict) bool {
 	parsed, _ := decoder.ParseEnvelope(e.message.Content) // gave no error before
 	letter := newDeadLetter(&e.message, &parsed, v)
 	letter.MessageID = e.request.properties.MessageId
-	if !l.cfg.bury(ctx, l.log, letter) {
+	if !l.cfg.bury(ctx, l.log, letter, l.setTrouble) {
 		return false
 	}
 	l.letters.add(&letter)
@@ -206,8 +207,9 @@ func newDeadLetter(m *decoder.Message, e *decoder.Envelope, v verdict) DeadLette
 }
 
 // bury stores a dead letter; it tries until it succeeds or ctx ends (false).
-// Nothing is lost meanwhile: the message is not confirmed to PostgreSQL.
-func (c *Config) bury(ctx context.Context, log *slog.Logger, d DeadLetter) bool {
+// Nothing is lost meanwhile: the message is not confirmed to PostgreSQL. failed is told of
+// each error.
+func (c *Config) bury(ctx context.Context, log *slog.Logger, d DeadLetter, failed func(error)) bool {
 	wait := backoff.New(100*time.Millisecond, 10*time.Second)
 	var failures backoff.Repeats
 	for {
@@ -218,6 +220,7 @@ func (c *Config) bury(ctx context.Context, log *slog.Logger, d DeadLetter) bool 
 		if ctx.Err() != nil {
 			return false
 		}
+		failed(fmt.Errorf("store a dead letter: %w", err))
 		if failures.Worth(err.Error(), time.Now()) {
 			log.Error("cannot store a dead letter, trying again", slog.String("message_id", d.MessageID), slog.Any("error", err))
 		}

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	dialTimeout  = 10 * time.Second // unless the connection string says otherwise
+	dialTimeout  = 10 * time.Second
 	writeTimeout = 10 * time.Second
 	// userTimeout bounds how long sent data may stay unacknowledged by the peer's
 	// kernel, so that a dead network path is noticed without waiting for TCP's own
@@ -66,9 +66,33 @@ func (c *wakeableConn) readUntil(t time.Time) {
 	}
 }
 
+// connectLimit bounds what a connection string may say of its connect_timeout. It is less
+// than a session may show no sign of work.
+const connectLimit = 15 * time.Second
+
+// watchConnects makes each step of connecting with a config a sign of work, and bounds it:
+// the look-up of each host, and the attempt at each of its addresses.
+func watchConnects(config *pgconn.Config, ticked func()) {
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = dialTimeout
+	}
+	config.ConnectTimeout = min(config.ConnectTimeout, connectLimit)
+	lookup, dial := config.LookupFunc, config.DialFunc
+	config.LookupFunc = func(ctx context.Context, host string) ([]string, error) {
+		ticked()
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
+		return lookup(ctx, host)
+	}
+	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		ticked()
+		return dial(ctx, network, address)
+	}
+}
+
 // dial connects to PostgreSQL as a walsender for the database in config. The
 // returned wakeableConn lies below TLS, if there is any.
-func dial(ctx context.Context, config *pgconn.Config, onNotice pgconn.NoticeHandler) (*pgconn.PgConn, *wakeableConn, error) {
+func dial(ctx context.Context, config *pgconn.Config, onNotice pgconn.NoticeHandler, ticked func()) (*pgconn.PgConn, *wakeableConn, error) {
 	config = config.Copy()
 	config.RuntimeParams["replication"] = "database"
 	if config.RuntimeParams["application_name"] == "" {
@@ -101,9 +125,7 @@ func dial(ctx context.Context, config *pgconn.Config, onNotice pgconn.NoticeHand
 		raw = &wakeableConn{Conn: c, address: addr}
 		return raw, nil
 	}
-	if config.ConnectTimeout == 0 {
-		config.ConnectTimeout = dialTimeout
-	}
+	watchConnects(config, ticked)
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, nil, err

@@ -39,6 +39,11 @@ type Config struct {
 type memory struct {
 	identity identity
 	flushed  pglogrepl.LSN
+	pid      string // of the server's process that served the last stream
+	// others says that another process was seen to read the slot since the last stream.
+	others bool
+	// lostWAL says that the server was seen to have lost WAL since the last stream.
+	lostWAL bool
 }
 
 // skipTo returns the position below which units were confirmed before, or 0 if
@@ -53,7 +58,7 @@ func (m *memory) skipTo(s server, log *slog.Logger) pglogrepl.LSN {
 		// Only a server that lost WAL it had reported as durable does this.
 		log.Error("server's WAL ends before a position that was confirmed; it has lost WAL (fsync off, or restored)",
 			slog.String("lsn", m.flushed.String()), slog.String("wal_end", s.walEnd.String()))
-		m.flushed = 0
+		m.flushed, m.lostWAL = 0, true
 		return 0
 	}
 	return m.flushed
@@ -68,7 +73,7 @@ type Session struct {
 	memory  memory
 	current atomic.Pointer[stream]
 	born    time.Time
-	ticked  atomic.Int64 // when Run was last seen at work, nanoseconds since born
+	ticked  atomic.Int64 // when it was last seen at work, nanoseconds since born
 
 	mu      sync.Mutex // guards all below
 	state   Status
@@ -97,16 +102,20 @@ func NewSession(cfg Config, log *slog.Logger, m *metrics.Replication) (*Session,
 	m.LagSeconds.SetFunc(func() float64 { return s.Lag().Seconds() })
 	m.Inbox.LimitBytes.Set(float64(cfg.InboxBytes))
 	s.enter(metrics.StateConnecting, nil)
-	s.tick()
+	s.Tick()
 	return s, nil
 }
 
-// tick notes that Run is at work. A stream does so with each look at its timers,
-// every ten seconds at least.
-func (s *Session) tick() { s.ticked.Store(int64(time.Since(s.born))) }
+// Tick notes that Run is at work, or what has to be done before Run or in Started. A stream
+// does so with each look at its timers, every ten seconds at least.
+func (s *Session) Tick() { s.ticked.Store(int64(time.Since(s.born))) }
 
-// Stuck returns for how long Run has shown no sign of work. Half a minute is more
-// than any step may take.
+// Watch makes each step of connecting with a config count as work of the session, and
+// bounds it. It is for what is asked of the server before Run.
+func (s *Session) Watch(config *pgconn.Config) { watchConnects(config, s.Tick) }
+
+// Stuck returns for how long there was no sign of work. Half a minute is more than any
+// step may take.
 func (s *Session) Stuck() time.Duration { return time.Since(s.born) - time.Duration(s.ticked.Load()) }
 
 // Run streams into to until ctx ends; it then delivers what is begun, within
@@ -132,7 +141,7 @@ func (s *Session) Run(ctx context.Context, to Sink) error {
 	var repeats backoff.Repeats
 	busy := backoff.New(standbyPauseMin, standbyPauseMax)
 	for {
-		s.tick()
+		s.Tick()
 		began := time.Now()
 		err := s.stream(hard, ctx, to)
 		if ctx.Err() != nil {
@@ -170,7 +179,7 @@ func (s *Session) Run(ctx context.Context, to Sink) error {
 
 // stream runs one stream to its end and remembers what it has confirmed.
 func (s *Session) stream(hard, stop context.Context, to Sink) error {
-	st, err := open(stop, s.cfg, &s.memory, hooks{ticked: s.tick, waiting: s.standBy, reported: s.confirmed}, s.log, s.metrics)
+	st, err := open(stop, s.cfg, &s.memory, hooks{ticked: s.Tick, waiting: s.standBy, reported: s.confirmed}, s.log, s.metrics)
 	switch {
 	case err == nil:
 		s.metrics.Connects.OK.Inc()
@@ -190,6 +199,7 @@ func (s *Session) stream(hard, stop context.Context, to Sink) error {
 	}
 	s.metrics.Leader.Set(0)
 	ended()
+	s.Tick()
 	if stop.Err() == nil {
 		// The server will send again what is not confirmed, so the Sink must be empty
 		// before the next stream: what it can still confirm counts, the rest is dropped.
@@ -199,14 +209,18 @@ func (s *Session) stream(hard, stop context.Context, to Sink) error {
 	}
 	s.current.Store(nil)
 	if flushed := st.tracker.Flushed(); s.memory.identity != st.server.identity || flushed > s.memory.flushed {
-		s.memory = memory{identity: st.server.identity, flushed: flushed}
+		s.memory.identity, s.memory.flushed = st.server.identity, flushed
 	}
 	return err
 }
 
 // standBy notes that another process reads the slot.
 func (s *Session) standBy(err error) {
-	s.tick()
+	s.Tick()
+	// Our own last process may hold the slot for a while after its connection was lost.
+	if held, is := errors.AsType[*HeldError](err); is && held.PID != s.memory.pid {
+		s.memory.others = true
+	}
 	if s.Status().State != metrics.StateStandby { // once, not several times a second
 		s.metrics.Connects.SlotBusy.Inc()
 		s.log.Info("waiting for the slot", slog.Any("error", err))

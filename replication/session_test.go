@@ -3,11 +3,13 @@ package replication
 import (
 	"context"
 	"errors"
+	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgamqp/pgamqp/internal/fakewal"
 	"github.com/pgamqp/pgamqp/metrics"
@@ -182,6 +184,42 @@ func TestO04SessionAtWorkIsNotStuck(t *testing.T) {
 	st.AwaitFlush(t, start+0x100)
 	if d := r.Stuck(); d > 5*time.Second {
 		t.Errorf("stuck for %s", d)
+	}
+}
+
+// Each of several hosts that do not answer is waited for as long as the connection string
+// says; all of them together may take longer than a session may show no sign of work.
+func TestO04SessionThatTriesOneHostAfterTheOtherIsNotStuck(t *testing.T) {
+	t.Parallel()
+	var silent net.ListenConfig
+	listener, err := silent.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	w := newWorld(t)
+	cfg := w.config()
+	address, _ := listener.Addr().(*net.TCPAddr)
+	cfg.Postgres.Host, cfg.Postgres.Port = "127.0.0.1", uint16(address.Port)
+	cfg.Postgres.ConnectTimeout = 300 * time.Millisecond
+	cfg.Postgres.Fallbacks = []*pgconn.FallbackConfig{{Host: "localhost", Port: cfg.Postgres.Port}}
+	cfg.Postgres.LookupFunc = func(_ context.Context, host string) ([]string, error) {
+		if host == "localhost" {
+			return []string{"127.0.0.2"}, nil
+		}
+		return []string{host}, nil
+	}
+	r := w.run(cfg, confirmAll())
+	if _, err := listener.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	first := time.Now()
+	r.until("it tries the second host", func() bool {
+		since := time.Since(first)
+		return r.Stuck() < since || r.Status().Err != nil
+	})
+	if err := r.Status().Err; err != nil {
+		t.Errorf("no sign of work before the attempt had ended: %v", err)
 	}
 }
 

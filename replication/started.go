@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/jackc/pglogrepl"
 )
@@ -21,6 +22,12 @@ type Start struct {
 	// Remembered is at least that; what lies before it was confirmed in an earlier
 	// stream of this Session, so it is not delivered again.
 	Remembered pglogrepl.LSN
+	// Others says that another process has read the slot since the last stream of this
+	// Session. It may have done so unseen, too.
+	Others bool
+	// LostWAL says that the server has lost WAL since then: what it writes at positions
+	// that were seen before is new.
+	LostWAL bool
 }
 
 // Begun is what Started has to say.
@@ -42,18 +49,25 @@ func (s *Session) started(ctx context.Context, st *stream) (ended func(), err er
 	if s.cfg.Started == nil {
 		return ended, nil
 	}
+	s.Tick()
+	defer s.Tick()
+	m := &s.memory
+	others := m.others || m.flushed != 0 && m.identity == st.server.identity && st.server.confirmed > m.flushed
 	begun, err := s.cfg.Started(ctx, Start{
 		History:    fmt.Sprintf("%s-%d", st.server.identity.systemID, st.server.identity.timeline),
 		PID:        st.conn.PID(),
 		Confirmed:  st.server.confirmed,
 		Remembered: max(st.server.confirmed, st.skipTo),
+		Others:     others,
+		LostWAL:    m.lostWAL,
 	})
 	if err != nil {
 		st.close()
 		return ended, err
 	}
+	m.pid, m.others, m.lostWAL = strconv.FormatUint(uint64(st.conn.PID()), 10), false, false
 	if begun.Forget {
-		st.skipTo, s.memory.flushed = 0, 0
+		st.skipTo, m.flushed = 0, 0
 	}
 	if begun.Ended != nil {
 		ended = begun.Ended

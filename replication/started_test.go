@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pglogrepl"
 
 	"github.com/pgamqp/pgamqp/internal/fakewal"
+	"github.com/pgamqp/pgamqp/metrics"
 )
 
 // TestStartedComesBeforeTheFirstMessage and its end before the Sink is drained: what
@@ -112,5 +113,59 @@ func TestAbandonedSessionEndsAtOnce(t *testing.T) {
 	}
 	if s.Confirmed() != 0 || s.Received() != 0 {
 		t.Error("a session without a stream has positions")
+	}
+}
+
+// TestStartedTellsWhatHappenedBetweenTwoStreams as far as it can be seen: another reader, a
+// position that another one has confirmed, WAL that was lost.
+func TestStartedTellsWhatHappenedBetweenTwoStreams(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		between         func(w *world, last uint32, end pglogrepl.LSN)
+		waits           bool
+		others, lostWAL bool
+	}{
+		"nothing":             {between: func(*world, uint32, pglogrepl.LSN) {}},
+		"another reads":       {between: func(w *world, _ uint32, _ pglogrepl.LSN) { w.slot.holder = 4711 }, waits: true, others: true},
+		"our own last reader": {between: func(w *world, last uint32, _ pglogrepl.LSN) { w.slot.holder = int(last) }, waits: true},
+		"another has read":    {between: func(w *world, _ uint32, end pglogrepl.LSN) { w.slot.confirmed = (end + 1).String() }, others: true},
+		"our own report":      {between: func(w *world, _ uint32, end pglogrepl.LSN) { w.slot.confirmed = end.String() }},
+		"WAL is lost": {between: func(w *world, _ uint32, _ pglogrepl.LSN) {
+			w.SetSystem(fakewal.System{ID: "71", Timeline: 1, Position: start + 1})
+		}, lostWAL: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			sink := confirmAll()
+			cfg := w.config()
+			starts := make(chan Start, 10)
+			cfg.Started = func(_ context.Context, at Start) (Begun, error) {
+				starts <- at
+				return Begun{}, nil
+			}
+			r := w.run(cfg, sink)
+			st := w.stream()
+			if at := receive(t, "the first start", starts); at.Others || at.LostWAL {
+				t.Errorf("the first one: %+v", at)
+			}
+			unit := emit(fakewal.NewLog(start), "m")
+			send(st, unit)
+			sink.next(t)
+			st.AwaitFlush(t, unit.End)
+			w.change(func(w *world) { c.between(w, uint32(st.Conn.ID), unit.End) })
+			st.Conn.Drop()
+			if c.waits {
+				r.awaitState(metrics.StateStandby)
+				w.change(func(w *world) { w.slot.holder = nil })
+			}
+			if at := receive(t, "the second start", starts); at.Others != c.others || at.LostWAL != c.lostWAL {
+				t.Errorf("the second one: %+v", at)
+			}
+			w.stream().Conn.Drop()
+			if at := receive(t, "the third start", starts); at.Others || at.LostWAL {
+				t.Errorf("the third one still says so: %+v", at)
+			}
+		})
 	}
 }

@@ -73,7 +73,7 @@ func open(ctx context.Context, cfg Config, remembered *memory, h hooks, log *slo
 		// Version 18 says so when it passes over a missing publication: rows get lost.
 		log.Error("server warns", slog.String("severity", n.Severity), slog.String("code", n.Code), slog.String("message", n.Message))
 	}
-	conn, raw, err := dial(ctx, cfg.Postgres, onNotice)
+	conn, raw, err := dial(ctx, cfg.Postgres, onNotice, h.ticked)
 	if err != nil {
 		return nil, fmt.Errorf("connect for replication: %w", err)
 	}
@@ -89,8 +89,8 @@ func open(ctx context.Context, cfg Config, remembered *memory, h hooks, log *slo
 	return s, nil
 }
 
-// startTimeout bounds the questions between the login and the stream. With dialTimeout it
-// is less than a session may show no sign of work.
+// startTimeout bounds the questions between the login and the stream, each time that some
+// are asked. It is less than a session may show no sign of work.
 const startTimeout = 15 * time.Second
 
 func (s *stream) start(ctx context.Context, remembered *memory) error {
@@ -128,6 +128,7 @@ func (s *stream) start(ctx context.Context, remembered *memory) error {
 // inTime bounds what is asked between the login and the stream: a server may freeze
 // right after the login.
 func (s *stream) inTime(ctx context.Context, ask func(context.Context) error) error {
+	s.hooks.ticked()
 	limited, cancel := context.WithTimeout(ctx, cmp.Or(s.cfg.startTimeout, startTimeout))
 	defer cancel()
 	err := ask(limited)

@@ -17,6 +17,10 @@ import (
 // connectTimeout applies unless the database URL has its own connect_timeout.
 const connectTimeout = 10 * time.Second
 
+// connectLimit bounds what the database URL may say of it to the daemon, which counts as
+// stuck when it waits for too long.
+const connectLimit = 15 * time.Second
+
 // withDatabase connects, calls f and disconnects, and gives what goes wrong its exit code.
 func withDatabase(ctx context.Context, url config.ConnString, f func(*pgx.Conn) error) error {
 	c, err := pgx.ParseConfig(string(url))

@@ -35,11 +35,12 @@ func (d *daemon) begin(ctx context.Context, at replication.Start) (replication.B
 	if err != nil {
 		return replication.Begun{}, err
 	}
+	d.session.Tick() // each of the two questions may take long
 	end, forget, err := d.isolation.Begin(ctx,
 		&catalog.Lanes{Ask: d.ask, Slot: d.cfg.Slot, PID: at.PID},
-		isolation.Start{Confirmed: at.Confirmed, Remembered: at.Remembered, History: at.History})
+		isolation.Start{Confirmed: at.Confirmed, Remembered: at.Remembered, History: at.History, Others: at.Others, LostWAL: at.LostWAL})
 	if err != nil {
-		return replication.Begun{}, err
+		return replication.Begun{}, d.explainLost(err)
 	}
 	from := at.Remembered
 	if forget {
@@ -51,6 +52,25 @@ func (d *daemon) begin(ctx context.Context, at replication.Start) (replication.B
 	}
 	endSnapshots := d.takeSnapshots()
 	return replication.Begun{Ended: func() { endSnapshots(); end() }, Forget: forget}, nil
+}
+
+// explainLost makes the loss of a detached broker's slot end the daemon, as that of the main
+// slot does.
+func (d *daemon) explainLost(err error) error {
+	lost, is := errors.AsType[*isolation.LostError](err)
+	if !is {
+		return err
+	}
+	from := "an unknown position"
+	if lost.From != 0 {
+		from = lost.From.String()
+	}
+	return &replication.SlotError{
+		Slot: catalog.LaneSlot(d.cfg.Slot, lost.Broker), Cause: replication.Gone, Err: err,
+		Problem: fmt.Sprintf("does not exist on this server, and broker %d was detached; it had confirmed everything up to %s, and the main slot goes on from %s: a standby was promoted, or a backup restored, that had not got it",
+			lost.Broker, from, lost.To),
+		Fix: fmt.Sprintf("note both positions, what was published to broker %d between them and has not arrived there is lost to it; then start the daemon again", lost.Broker),
+	}
 }
 
 // ownStream streams from the slot of a detached broker. It lives as long as the broker is
@@ -119,6 +139,7 @@ func (s *ownStream) begin(ctx context.Context, at replication.Start) (replicatio
 // Run implements isolation.Lane.
 func (s *ownStream) Run(ctx context.Context) error {
 	s.d.keepOverFailover(ctx, s.broker)
+	s.session.Tick()
 	p := s.d.publisher.Own(s.broker, s.routing, publisher.Metrics{
 		Brokers: s.d.brokers, Received: s.received.Received, Skipped: s.received.Skipped,
 	})
@@ -136,15 +157,17 @@ func (s *ownStream) Run(ctx context.Context) error {
 // keepOverFailover makes a broker's slot a failover slot, if the main slot is one. What
 // cannot be done now is tried at the next start of the stream: it matters only then.
 func (d *daemon) keepOverFailover(ctx context.Context, broker int32) {
+	limited, cancel := context.WithTimeoutCause(ctx, 2*questionTimeout, errSlow)
+	defer cancel()
 	var main, lane catalog.SlotStatus
-	err := d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+	err := d.ask(limited, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		if main, err = catalog.ReadSlot(ctx, conn, d.cfg.Slot); err == nil {
 			lane, err = catalog.ReadSlot(ctx, conn, catalog.LaneSlot(d.cfg.Slot, broker))
 		}
 		return err
 	})
 	if err == nil {
-		err = catalog.KeepLaneOverFailover(ctx, &d.pool.Config().ConnConfig.Config, main, lane)
+		err = catalog.KeepLaneOverFailover(limited, &d.pool.Config().ConnConfig.Config, main, lane)
 	}
 	if err != nil && ctx.Err() == nil {
 		d.log.Warn("cannot keep the slot of a detached broker over a failover", slog.String("broker", strconv.Itoa(int(broker))), slog.Any("error", err))
@@ -169,13 +192,17 @@ func (s *ownStream) Working() bool {
 
 // lanes returns the state of the broker's lane, if it has one.
 func (s *ownStream) lanes() []publisher.LaneStatus {
-	s.d.mu.Lock()
-	p := s.publisher
-	s.d.mu.Unlock()
-	if p == nil {
-		return nil
+	if p := s.sink(); p != nil {
+		return p.Status()
 	}
-	return p.Status()
+	return nil
+}
+
+// sink returns the publisher of the current run, nil if there was none yet.
+func (s *ownStream) sink() *publisher.Publisher {
+	s.d.mu.Lock()
+	defer s.d.mu.Unlock()
+	return s.publisher
 }
 
 // ownStreams returns the streams of all detached brokers.

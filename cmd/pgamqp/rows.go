@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,6 +23,14 @@ type routing struct {
 	router *rows.Router
 	// own is the broker whose own stream it is; 0 for the main stream.
 	own int32
+	// waits is what the stream waits for in the database, nil if for nothing.
+	waits atomic.Pointer[databaseWait]
+}
+
+// databaseWait is what has been tried in vain, and since when.
+type databaseWait struct {
+	since time.Time
+	why   error
 }
 
 var _ publisher.Rows = (*routing)(nil)
@@ -44,7 +54,7 @@ func (r *routing) messages(ctx context.Context, m *decoder.Message) ([]decoder.M
 		return out, nil
 	}
 	var out []decoder.Message
-	err := r.d.untilDone(ctx, "the types of their columns", func() (err error) {
+	err := r.untilDone(ctx, "the types of their columns", func() (err error) {
 		out, err = r.router.Messages(ctx, m)
 		return err
 	})
@@ -67,7 +77,7 @@ func (r *routing) Told(ctx context.Context, m *decoder.Message, e *decoder.Envel
 // routesChanged takes the routes that hold from here on. The version is noted before anything
 // behind it can be confirmed.
 func (r *routing) routesChanged(ctx context.Context, m *decoder.Message) error {
-	return r.d.untilDone(ctx, "a change of amqp.route", func() error {
+	return r.untilDone(ctx, "a change of amqp.route", func() error {
 		versions, err := r.d.routeVersions(ctx, m.XID)
 		if err != nil {
 			return err
@@ -90,7 +100,9 @@ func (r *routing) routesChanged(ctx context.Context, m *decoder.Message) error {
 }
 
 // untilDone tries until it succeeds or ctx ends, whose cause it returns then.
-func (d *daemon) untilDone(ctx context.Context, what string, try func() error) error {
+func (r *routing) untilDone(ctx context.Context, what string, try func() error) error {
+	began := time.Now()
+	defer r.waits.Store(nil)
 	wait := backoff.New(100*time.Millisecond, 5*time.Second)
 	var failures backoff.Repeats
 	for {
@@ -98,8 +110,9 @@ func (d *daemon) untilDone(ctx context.Context, what string, try func() error) e
 		if err == nil {
 			return nil
 		}
+		r.waits.Store(&databaseWait{began, fmt.Errorf("ask for %s: %w", what, err)})
 		if ctx.Err() == nil && failures.Worth(err.Error(), time.Now()) {
-			d.log.Warn("cannot go on with changes of rows, trying again", slog.String("for", what), slog.Any("error", err))
+			r.d.log.Warn("cannot go on with changes of rows, trying again", slog.String("for", what), slog.Any("error", err))
 		}
 		if wait.Wait(ctx) != nil {
 			return context.Cause(ctx)
@@ -111,6 +124,8 @@ func (d *daemon) untilDone(ctx context.Context, what string, try func() error) e
 func (d *daemon) routeVersions(ctx context.Context, xid uint32) ([]rows.Version, error) {
 	var out []rows.Version
 	err := d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, questionTimeout, errSlow)
+		defer cancel()
 		out, err = rowVersions(ctx, conn, xid)
 		return err
 	})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -255,9 +256,7 @@ func newPool(ctx context.Context, cfg config.Config, streamingFrom func() string
 	c.MinConns = 0
 	c.MaxConnIdleTime = 2 * time.Second
 	c.HealthCheckPeriod = time.Second
-	if c.ConnConfig.ConnectTimeout == 0 {
-		c.ConnConfig.ConnectTimeout = connectTimeout
-	}
+	c.ConnConfig.ConnectTimeout = min(cmp.Or(c.ConnConfig.ConnectTimeout, connectTimeout), connectLimit)
 	c.ConnConfig.RuntimeParams["client_encoding"] = "UTF8" // the driver takes all text for UTF-8
 	if c.ConnConfig.RuntimeParams["application_name"] == "" {
 		c.ConnConfig.RuntimeParams["application_name"] = "pgamqp"
@@ -311,8 +310,16 @@ func (d *daemon) preflight(ctx context.Context) error {
 	}
 }
 
+// check is one attempt of preflight. Each of its steps counts as work of the session, which
+// has not begun yet.
 func (d *daemon) check(ctx context.Context) error {
-	return d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	d.session.Tick()
+	config := d.pool.Config().ConnConfig
+	d.session.Watch(&config.Config)
+	return d.askWith(ctx, config, func(ctx context.Context, conn *pgx.Conn) error {
+		d.session.Tick()
+		ctx, cancel := context.WithTimeoutCause(ctx, questionTimeout, errSlow)
+		defer cancel()
 		err := catalog.Preflight(ctx, conn, catalog.PreflightOptions{Slot: d.cfg.Slot, Publication: d.cfg.Publication})
 		if problems, refused := errors.AsType[*catalog.ProblemsError](err); refused {
 			return exitWith(problemsExitCode(problems), err)
@@ -327,6 +334,12 @@ func (d *daemon) check(ctx context.Context) error {
 		return err
 	})
 }
+
+// questionTimeout bounds what is asked while a stream waits for the answer. Together with
+// connectLimit it is less than a session may show no sign of work.
+const questionTimeout = 10 * time.Second
+
+var errSlow = errors.New("no answer from the server")
 
 func problemsExitCode(problems *catalog.ProblemsError) int {
 	switch problems.Gravest() {
@@ -352,37 +365,4 @@ func (d *daemon) live() error {
 		}
 	}
 	return nil
-}
-
-// notReadyAfter is how long a broker with waiting messages may be unavailable.
-const notReadyAfter = 10 * time.Second
-
-// ready tells whether messages flow, or would at once if the daemon that works now
-// ended: a standby that waits for the slot is as it should be.
-func (d *daemon) ready() (string, error) {
-	status := d.session.Status()
-	switch status.State {
-	case metrics.StateStreaming:
-		return "ready", d.flowing()
-	case metrics.StateStandby:
-		return "standby", nil
-	default:
-		return "", errors.Join(fmt.Errorf("replication is %s for %s", status.State, time.Since(status.Since).Round(time.Second)), status.Err)
-	}
-}
-
-// flowing tells which brokers have messages waiting that they do not take.
-func (d *daemon) flowing() error {
-	var errs []error
-	lanes := d.publisher.Status()
-	for _, s := range d.ownStreams() {
-		lanes = append(lanes, s.lanes()...)
-	}
-	for _, lane := range lanes {
-		if lane.Held > 0 && !lane.Down.IsZero() && time.Since(lane.Down) > notReadyAfter {
-			errs = append(errs, fmt.Errorf("broker %d takes no messages for %s, %d wait: %w",
-				lane.Broker, time.Since(lane.Down).Round(time.Second), lane.Held, lane.Err))
-		}
-	}
-	return errors.Join(errs...)
 }

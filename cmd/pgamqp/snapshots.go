@@ -105,7 +105,7 @@ func (r *routing) publishChunk(ctx context.Context, m *decoder.Message, chunk *s
 func (r *routing) setBack(ctx context.Context, p snapshot.Place, why string) error {
 	r.d.snapshots.Repeated.Inc()
 	r.d.log.Info("a part of a snapshot is read again", slog.Int("snapshot", int(p.Snapshot)), slog.Int64("chunk", p.Chunk), slog.String("because", why))
-	err := r.d.untilDone(ctx, "a snapshot that has to be set back", func() error {
+	err := r.untilDone(ctx, "a snapshot that has to be set back", func() error {
 		return r.d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 			return catalog.SetSnapshotBack(ctx, conn, p.Snapshot, p.Chunk, p.After, p.Rows)
 		})

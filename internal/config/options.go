@@ -36,7 +36,7 @@ func options() []option {
 			does: "Names the server, the database and the role. All connections are made with it: the stream, and those that read brokers, " +
 				"store dead letters and look at the slot. Where it is shown or logged its passwords are masked.",
 			change: "Always, unless PG* variables say it all. Give all hosts of a cluster (`postgres://pgamqp@a,b/shop`) and the daemon works with the one that is the primary.",
-			with: "PG* variables fill in what it leaves out; without `connect_timeout` it is 10 s, without `application_name` it is `pgamqp`. " +
+			with: "PG* variables fill in what it leaves out; without `connect_timeout` it is 10 s, and the daemon takes 15 s at most, without `application_name` it is `pgamqp`. " +
 				"`pg_hba.conf` must have a line for the database's name.",
 		}, parsePlain[ConnString], ConnString.String, checkConnString, func(c *Config) *ConnString { return &c.DatabaseURL }),
 		text("slot", "`name` of the logical replication slot", about{

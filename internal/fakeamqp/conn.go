@@ -248,6 +248,12 @@ func (c *Conn) openChannel(id uint16) error {
 		c.closeFor(504, fmt.Sprintf("CHANNEL_ERROR - channel %d cannot be opened", id), channelOpen)
 		return nil
 	}
+	if open := c.server.config.Channel; open != nil {
+		if refusal, is := errors.AsType[*Refusal](open()); is {
+			c.closeFor(refusal.Code, refusal.Text, channelOpen)
+			return nil
+		}
+	}
 	c.channels[id] = &Channel{Conn: c, ID: id, open: true}
 	c.write(methodFrame(id, channelOpenOk, binary.BigEndian.AppendUint32(nil, 0)))
 	return nil

@@ -29,6 +29,8 @@ type Config struct {
 	Login func(user, password string) error
 	// Open may refuse the vhost with a [*Refusal] (RabbitMQ: 530).
 	Open func(vhost string) error
+	// Channel may refuse to open a channel with a [*Refusal].
+	Channel func() error
 	// Declare may refuse a declaration or binding with a [*Refusal].
 	Declare func(*Topology) error
 

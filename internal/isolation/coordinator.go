@@ -29,6 +29,19 @@ type Slots interface {
 	Drop(ctx context.Context, broker int32) error
 }
 
+// LostError says that a broker which was detached has no slot of its own on a server that
+// is another one than before, as after a failover: what it had not got is in no slot.
+type LostError struct {
+	Broker int32
+	// From is up to where it had confirmed everything, 0 if that is not known; To is where
+	// the main slot goes on.
+	From, To pglogrepl.LSN
+}
+
+func (e *LostError) Error() string {
+	return fmt.Sprintf("broker %d was detached, and its slot is gone; what it has not got between %s and %s is lost to it", e.Broker, e.From, e.To)
+}
+
 // Main is the main stream and what it delivers to.
 type Main interface {
 	// Begin prepares for a stream that starts at from, with these brokers detached.
@@ -91,7 +104,16 @@ type Coordinator struct {
 	mu       sync.Mutex // guards all below
 	history  string     // of the last main stream
 	lanes    map[int32]Lane
-	detached map[int32]bool // for all that this process knows, over main streams
+	detached map[int32]standing // for all that this process knows, over main streams
+}
+
+// standing is how far a detached broker has got.
+type standing struct {
+	// confirmed is the position up to which it had confirmed everything when it was seen
+	// last, 0 if that is not known.
+	confirmed pglogrepl.LSN
+	// complete says that it has all that the main stream has passed over.
+	complete bool
 }
 
 // New makes a Coordinator; Begin starts it.
@@ -99,7 +121,7 @@ func New(cfg Config, log *slog.Logger) *Coordinator {
 	if cfg.Changed == nil {
 		cfg.Changed = func(int32, bool) {}
 	}
-	return &Coordinator{cfg: cfg, log: log, failed: make(chan error, 1), lanes: make(map[int32]Lane), detached: make(map[int32]bool)}
+	return &Coordinator{cfg: cfg, log: log, failed: make(chan error, 1), lanes: make(map[int32]Lane), detached: make(map[int32]standing)}
 }
 
 // Failed gives the first error of a lane that trying again does not cure.
@@ -120,6 +142,7 @@ func (c *Coordinator) Lanes() []Lane {
 type epoch struct {
 	*Coordinator
 	slots   Slots
+	at      Start
 	ctx     context.Context //nolint:containedctx // the epoch is that context and what runs in it
 	running sync.WaitGroup
 }
@@ -129,6 +152,11 @@ type epoch struct {
 type Start struct {
 	Confirmed, Remembered pglogrepl.LSN
 	History               string // positions of another history cannot be compared
+	// LostWAL says that the server has lost WAL since the main stream before: positions mean
+	// something else, although the history is the same.
+	LostWAL bool
+	// Others says that another process is known to have read the main slot since then.
+	Others bool
 }
 
 // Begin starts with a main stream that has just started and has delivered nothing yet.
@@ -138,24 +166,17 @@ type Start struct {
 //
 // forget says that the stream must start at Confirmed. That is so if a broker which this
 // process had detached has no slot any more: another daemon let it rejoin, and only the
-// main slot keeps now what this process has passed over.
+// main slot keeps now what this process has passed over. If it cannot have been another
+// daemon, the error is a *LostError.
 func (c *Coordinator) Begin(ctx context.Context, slots Slots, at Start) (end func(), forget bool, err error) {
 	detached, err := slots.List(ctx)
 	if err != nil {
 		return nil, false, fmt.Errorf("look for slots of detached brokers: %w", err)
 	}
-	c.mu.Lock()
-	same := c.history == at.History
-	c.history = at.History
-	clear(c.lanes)
-	var joined []int32
-	for broker := range c.detached {
-		if !slices.Contains(detached, broker) {
-			joined = append(joined, broker)
-			delete(c.detached, broker)
-		}
+	same, joined, err := c.remember(detached, at)
+	if err != nil {
+		return nil, false, err
 	}
-	c.mu.Unlock()
 	for _, broker := range joined {
 		c.cfg.Changed(broker, false)
 	}
@@ -166,9 +187,9 @@ func (c *Coordinator) Begin(ctx context.Context, slots Slots, at Start) (end fun
 	c.cfg.Main.Begin(from, detached, same)
 
 	ctx, abandon := context.WithCancelCause(ctx)
-	e := &epoch{Coordinator: c, slots: slots, ctx: ctx}
+	e := &epoch{Coordinator: c, slots: slots, at: at, ctx: ctx}
 	for _, broker := range detached {
-		e.start(broker)
+		e.start(broker, 0)
 	}
 	if c.cfg.After > 0 {
 		e.running.Go(e.watch)
@@ -177,6 +198,49 @@ func (c *Coordinator) Begin(ctx context.Context, slots Slots, at Start) (end fun
 		abandon(c.cfg.Abandoned)
 		e.running.Wait()
 	}, forget, nil
+}
+
+// remember takes over which brokers are detached now. same tells whether positions mean
+// what they did before; joined are the brokers that are not detached any more.
+func (c *Coordinator) remember(detached []int32, at Start) (same bool, joined []int32, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	same = c.history == at.History && !at.LostWAL
+	for broker, was := range c.detached {
+		if slices.Contains(detached, broker) {
+			if !same {
+				c.detached[broker] = standing{} // of another server's slot
+			}
+			continue
+		}
+		if err := c.missing(broker, was, at, same); err != nil {
+			return same, nil, err
+		}
+		joined = append(joined, broker)
+	}
+	for _, broker := range joined {
+		delete(c.detached, broker)
+	}
+	c.history = at.History
+	clear(c.lanes)
+	return same, joined, nil
+}
+
+// missing judges why a broker that was detached has no slot any more. Another daemon may
+// have let it rejoin. A server that is another one than before, or has lost WAL, may never
+// have had the slot: then nobody else is left to have what the main stream has passed over.
+func (c *Coordinator) missing(broker int32, was standing, at Start, same bool) error {
+	log := c.log.With(attr(broker), slog.String("from", was.confirmed.String()), slog.String("to", at.Confirmed.String()))
+	switch {
+	case was.complete || was.confirmed != 0 && was.confirmed >= at.Confirmed: // the main slot keeps the rest
+	case same && at.Others:
+		log.Info("another daemon has let a detached broker join the others again")
+	case same || at.Others:
+		log.Error("slot of a detached broker is gone; unless another daemon has let it rejoin, what it has not got between these positions is lost to it")
+	default:
+		return &LostError{Broker: broker, From: was.confirmed, To: at.Confirmed}
+	}
+	return nil
 }
 
 // watch detaches brokers that are stuck.
@@ -243,15 +307,34 @@ func (e *epoch) detach(broker int32) error {
 		return e.slots.Drop(e.ctx, broker)
 	}
 	e.log.Warn("broker takes no messages and is detached: it has a slot of its own until it has caught up", attr(broker))
-	e.start(broker)
+	e.start(broker, e.at.Confirmed)
 	return nil
 }
 
-// start runs the lane of a detached broker.
-func (e *epoch) start(broker int32) {
+// confirmed asks a lane up to where everything is confirmed, and remembers it: nobody else
+// can tell when the slot is gone.
+func (e *epoch) confirmed(broker int32, lane Lane) pglogrepl.LSN {
+	at := lane.Confirmed()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if at != 0 {
+		e.detached[broker] = standing{confirmed: at}
+	}
+	return at
+}
+
+// complete notes whether a broker has all that the main stream has passed over for it.
+func (e *epoch) complete(broker int32, is bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.detached[broker] = standing{confirmed: e.detached[broker].confirmed, complete: is}
+}
+
+// start runs the lane of a detached broker, whose slot is confirmed at least up to from.
+func (e *epoch) start(broker int32, from pglogrepl.LSN) {
 	lane := e.cfg.Lane(broker)
 	e.mu.Lock()
-	e.lanes[broker], e.detached[broker] = lane, true
+	e.lanes[broker], e.detached[broker] = lane, standing{confirmed: max(from, e.detached[broker].confirmed)}
 	e.mu.Unlock()
 	e.cfg.Changed(broker, true)
 	e.running.Go(func() {

@@ -250,7 +250,9 @@ func (d *daemon) Begin(from pglogrepl.LSN, detached []int32, sameHistory bool) {
 			own = own || b == other
 		}
 		g.Begin(from, own, sameHistory)
-		d.lanes[b] = &lane{}
+		// Lanes outlive a stream, as those of a Publisher do: one that is held waits for a Join
+		// that will not come.
+		d.lanes[b].held = false
 	}
 }
 

@@ -48,11 +48,11 @@ func (e *epoch) run(broker int32, lane Lane) (joined bool, err error) {
 func (e *epoch) follow(broker int32, lane Lane, ended <-chan error, stop func() error) (joined bool, err error) {
 	wait := backoff.New(250*time.Millisecond, 10*time.Second)
 	for {
-		if ended, err := e.caughtUp(lane, ended); ended {
+		if ended, err := e.caughtUp(broker, lane, ended); ended {
 			return false, err
 		}
 		cut := e.cfg.Main.Cut(broker)
-		reached, over, err := e.reached(lane, cut, ended)
+		reached, over, err := e.reached(broker, lane, cut, ended)
 		switch {
 		case over:
 			e.cfg.Main.Undo(broker)
@@ -69,11 +69,13 @@ func (e *epoch) follow(broker int32, lane Lane, ended <-chan error, stop func() 
 			e.cfg.Main.Undo(broker)
 			return false, err
 		}
+		e.complete(broker, true)
 		gone, sure := e.drop(broker)
 		switch {
 		case gone:
 			e.cfg.Main.Join(broker)
 		case sure:
+			e.complete(broker, false)
 			e.cfg.Main.Undo(broker)
 		}
 		// Not sure: what the main stream keeps stays unconfirmed, whatever became of the slot.
@@ -83,7 +85,7 @@ func (e *epoch) follow(broker int32, lane Lane, ended <-chan error, stop func() 
 
 // caughtUp waits until the lane has confirmed what the main stream had received a
 // moment ago. true means that the lane's stream has ended.
-func (e *epoch) caughtUp(lane Lane, ended <-chan error) (bool, error) {
+func (e *epoch) caughtUp(broker int32, lane Lane, ended <-chan error) (bool, error) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	mark, since := e.cfg.Main.Received(), time.Now()
@@ -93,10 +95,11 @@ func (e *epoch) caughtUp(lane Lane, ended <-chan error) (bool, error) {
 		case err := <-ended:
 			return true, err
 		}
+		confirmed := e.confirmed(broker, lane)
 		switch {
 		case !lane.Working() || mark == 0 || time.Since(since) > closeBehind:
 			mark, since = e.cfg.Main.Received(), time.Now()
-		case lane.Confirmed() >= mark:
+		case confirmed >= mark:
 			return false, nil
 		}
 	}
@@ -104,13 +107,13 @@ func (e *epoch) caughtUp(lane Lane, ended <-chan error) (bool, error) {
 
 // reached waits until the lane has confirmed all up to the cut. False means that this
 // takes too long, or that the lane has stopped working; over, that its stream has ended.
-func (e *epoch) reached(lane Lane, cut decoder.Position, ended <-chan error) (reached, over bool, err error) {
+func (e *epoch) reached(broker int32, lane Lane, cut decoder.Position, ended <-chan error) (reached, over bool, err error) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	limit := time.NewTimer(rejoinLimit)
 	defer limit.Stop()
 	for {
-		if confirmed := lane.Confirmed(); confirmed != 0 && cut.ConfirmedBy(confirmed) {
+		if confirmed := e.confirmed(broker, lane); confirmed != 0 && cut.ConfirmedBy(confirmed) {
 			return true, false, nil
 		}
 		if !lane.Working() {
