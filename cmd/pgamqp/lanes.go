@@ -31,6 +31,7 @@ func (d *daemon) begin(ctx context.Context, at replication.Start) (replication.B
 	d.mu.Lock()
 	d.history = at.History
 	d.mu.Unlock()
+	d.trust.streams.Add(1)
 	versions, err := d.routeVersions(ctx, 0)
 	if err != nil {
 		return replication.Begun{}, err

@@ -16,7 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/pgamqp/pgamqp/decoder"
 	"github.com/pgamqp/pgamqp/internal/backoff"
 	"github.com/pgamqp/pgamqp/internal/catalog"
 	"github.com/pgamqp/pgamqp/internal/config"
@@ -147,7 +146,7 @@ type daemon struct {
 	memoryLimit atomic.Int64 // as it was set last
 
 	secrets brokerSecrets
-	trust   atomic.Pointer[decoder.Trust] // as it was read last, with the brokers
+	trust   *trust
 
 	mu      sync.Mutex           // guards all below, and the publisher of each own stream
 	own     map[int32]*ownStream // of detached brokers
@@ -169,8 +168,8 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 		brokers:  metrics.NewPublisher(reg),
 		own:      make(map[int32]*ownStream),
 		secrets:  brokerSecrets{store: secrets.New(cfg.SecretsDir), log: log},
+		trust:    newTrust(),
 	}
-	d.trust.Store(new(decoder.Trust))
 	var err error
 	if d.pool, err = newPool(ctx, cfg, d.streamingFrom); err != nil {
 		return nil, exitWith(exitUsage, err)
@@ -192,10 +191,8 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 		Rows:           d.routing,
 		DeadLetter:     d.storeDeadLetter,
 		Settled:        settled,
-		Open: func(m decoder.Message) ([]byte, error) {
-			err := d.trust.Load().Open(&m)
-			return m.Content, err
-		},
+		Open:           d.trust.open,
+		Outdated:       d.trust.outdated,
 	}, log, publisher.Metrics{Brokers: d.brokers, Received: d.received.Received, Skipped: d.received.Skipped})
 	config := d.sessionConfig()
 	config.Started = d.begin

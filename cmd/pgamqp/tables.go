@@ -53,7 +53,12 @@ func (d *daemon) askWith(ctx context.Context, config *pgx.ConnConfig, f func(con
 func (d *daemon) readBrokers(ctx context.Context, xid uint32) ([]publisher.Broker, error) {
 	var rows []catalog.Broker
 	var signatures catalog.Signatures
-	err := d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	stream, err := d.trust.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer d.trust.end()
+	err = d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		err := catalog.AwaitVisible(ctx, conn, xid)
 		if err == nil {
 			rows, err = catalog.Brokers(ctx, conn)
@@ -63,11 +68,13 @@ func (d *daemon) readBrokers(ctx context.Context, xid uint32) ([]publisher.Broke
 		}
 		return err
 	})
+	if err == nil {
+		err = d.trust.learn(signatures, stream)
+	}
 	if err != nil {
 		return nil, err
 	}
 	d.limitMemory(len(rows))
-	d.trust.Store(&decoder.Trust{Keys: signatures.Keys, Required: signatures.Required, From: signatures.From})
 	return d.secrets.brokers(rows), nil
 }
 
