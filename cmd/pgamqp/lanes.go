@@ -145,7 +145,7 @@ func (d *daemon) keepOverFailover(ctx context.Context, broker int32) {
 		return err
 	})
 	if err == nil {
-		err = catalog.KeepLaneOverFailover(ctx, &d.pool.Config().ConnConfig.Config, main, lane)
+		err = catalog.KeepLaneOverFailover(ctx, &d.postgres.config().Config, main, lane)
 	}
 	if err != nil && ctx.Err() == nil {
 		d.log.Warn("cannot keep the slot of a detached broker over a failover", slog.String("broker", strconv.Itoa(int(broker))), slog.Any("error", err))

@@ -130,6 +130,7 @@ type daemon struct {
 	cfg       config.Config
 	log       *slog.Logger
 	registry  *prometheus.Registry
+	postgres  *postgres
 	pool      *pgxpool.Pool
 	slot      *metrics.Slot
 	received  *metrics.Replication
@@ -171,7 +172,8 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 		trust:    newTrust(),
 	}
 	var err error
-	if d.pool, err = newPool(ctx, cfg, d.streamingFrom); err != nil {
+	d.postgres = &postgres{url: string(cfg.DatabaseURL), streamingFrom: d.streamingFrom, log: log}
+	if d.pool, err = newPool(ctx, d.postgres); err != nil {
 		return nil, exitWith(exitUsage, err)
 	}
 	d.routing = d.newRouting(0)
@@ -210,10 +212,12 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 
 // sessionConfig is what all streams of the daemon have in common, with the main slot.
 func (d *daemon) sessionConfig() replication.Config {
-	postgres := d.pool.Config().ConnConfig.Config.Copy()
-	maps.Copy(postgres.RuntimeParams, rows.Settings())
 	return replication.Config{
-		Postgres:        postgres,
+		Postgres: func() *pgconn.Config {
+			config := &d.postgres.config().Config
+			maps.Copy(config.RuntimeParams, rows.Settings())
+			return config
+		},
 		Slot:            d.cfg.Slot,
 		Publication:     d.cfg.Publication,
 		InboxMessages:   inboxMessages,
@@ -225,11 +229,11 @@ func (d *daemon) sessionConfig() replication.Config {
 // streamingFrom returns the address of the server that is streamed from, empty if none is.
 func (d *daemon) streamingFrom() string { return d.session.Address() }
 
-// newPool makes the pool for dead letters, which can come in thousands, and keeps
-// the settings of all other connections. Idle ones are closed after two seconds:
-// PostgreSQL's smart shutdown waits for every session that is open, for ever.
-func newPool(ctx context.Context, cfg config.Config, streamingFrom func() string) (*pgxpool.Pool, error) {
-	c, err := pgxpool.ParseConfig(string(cfg.DatabaseURL))
+// newPool makes the pool for dead letters, which can come in thousands. Idle
+// connections are closed after two seconds: PostgreSQL's smart shutdown waits for
+// every session that is open, for ever.
+func newPool(ctx context.Context, p *postgres) (*pgxpool.Pool, error) {
+	c, err := p.read()
 	if err != nil {
 		return nil, fmt.Errorf("read database URL: %w", err)
 	}
@@ -237,16 +241,11 @@ func newPool(ctx context.Context, cfg config.Config, streamingFrom func() string
 	c.MinConns = 0
 	c.MaxConnIdleTime = 2 * time.Second
 	c.HealthCheckPeriod = time.Second
-	if c.ConnConfig.ConnectTimeout == 0 {
-		c.ConnConfig.ConnectTimeout = connectTimeout
+	c.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+		*c = *p.config()
+		return nil
 	}
-	c.ConnConfig.RuntimeParams["client_encoding"] = "UTF8" // the driver takes all text for UTF-8
-	if c.ConnConfig.RuntimeParams["application_name"] == "" {
-		c.ConnConfig.RuntimeParams["application_name"] = "pgamqp"
-	}
-	preferPrimary(&c.ConnConfig.Config)
-	follow(&c.ConnConfig.Config, streamingFrom)
-	c.PrepareConn = func(_ context.Context, conn *pgx.Conn) (bool, error) { return stillFollows(conn, streamingFrom), nil }
+	c.PrepareConn = func(_ context.Context, conn *pgx.Conn) (bool, error) { return stillFollows(conn, p.streamingFrom), nil }
 	return pgxpool.NewWithConfig(ctx, c)
 }
 

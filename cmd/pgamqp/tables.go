@@ -17,6 +17,7 @@ import (
 	"github.com/pgamqp/pgamqp/internal/catalog"
 	"github.com/pgamqp/pgamqp/internal/secrets"
 	"github.com/pgamqp/pgamqp/publisher"
+	"github.com/pgamqp/pgamqp/replication"
 )
 
 // cannotConnectNow is the SQLSTATE of a server that starts or shuts down. One that
@@ -27,7 +28,7 @@ const cannotConnectNow = "57P03"
 // that is kept would never notice a smart shutdown, and the server would wait for
 // it without limit.
 func (d *daemon) ask(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
-	return d.askWith(ctx, d.pool.Config().ConnConfig, f)
+	return d.askWith(ctx, d.postgres.config(), f)
 }
 
 func (d *daemon) askWith(ctx context.Context, config *pgx.ConnConfig, f func(context.Context, *pgx.Conn) error) error {
@@ -39,7 +40,7 @@ func (d *daemon) askWith(ctx context.Context, config *pgx.ConnConfig, f func(con
 				s.ServerStopping()
 			}
 		}
-		return err
+		return replication.ExplainTLS(err)
 	}
 	err = f(ctx, conn)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
