@@ -226,6 +226,10 @@ func TestMetricsOverTLSWithALogin(t *testing.T) {
 	ask(0, trusted, url, `^ready\n$`)
 	ask(1, trusted, strings.Replace(url, userPassword, wrongPassword, 1), `ask the daemon at https://prometheus:xxxxx@.*: it answers 401 Unauthorized`)
 	ask(1, trusted, "https://"+d.address(), `it answers 401`)
+	d.waitLog(`msg="refused a login to the HTTP server" address=127.0.0.1:`)
+	if n := strings.Count(d.log.String(), "refused a login"); n != 1 || strings.Contains(d.log.String(), wrongPassword) {
+		t.Errorf("%d lines about refused logins", n)
+	}
 	ask(1, "SSL_CERT_FILE=/dev/null", url, `certificate signed by unknown authority`)
 	ask(1, trusted, strings.Replace(url, "https:", "http:", 1), `it answers 400`)
 
