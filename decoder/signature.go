@@ -32,8 +32,8 @@ var (
 )
 
 // Open checks a message of our prefix, and takes its signature off: what it leaves in Content is an envelope of
-// version 1. On an error Content is as it was. A signature counts only where there is a key; without one nobody has
-// asked for any. A message outside of any transaction that was copied is not told from the first.
+// version 1. On an error Content is as it was. Where there is no key and signatures are not required, nobody has asked
+// for any, and none counts; where they are required, none is right without a key. A message outside of any transaction that was copied is not told from the first.
 func (t *Trust) Open(m *Message) error {
 	if len(m.Content) == 0 || m.Content[0] != signedVersion {
 		if t.Required && m.LSN > t.From {
@@ -43,17 +43,26 @@ func (t *Trust) Open(m *Message) error {
 	}
 	n := len(m.Content) - signatureSize
 	if n < fixedHead {
-		if len(t.Keys) == 0 {
+		if !t.checks() {
 			return nil // it cannot be read, whoever has written it
 		}
 		return ErrSignature
 	}
-	if len(t.Keys) > 0 && !t.signed(m, m.Content[:n], m.Content[n:]) {
+	if t.checks() && !t.signed(m, m.Content[:n], m.Content[n:]) {
 		return ErrSignature
 	}
 	m.Content = m.Content[:n]
 	m.Content[0] = envelopeVersion
 	return nil
+}
+
+// checks tells whether signatures count. Keys that are lost are no reason to trust everybody.
+func (t *Trust) checks() bool { return t.Required || len(t.Keys) > 0 }
+
+// TellsOfKey tells whether a message may be the one that amqp.sign_messages writes when it has made a key: of that kind,
+// with a signature, in a transaction.
+func TellsOfKey(m *Message) bool {
+	return m.Transactional && len(m.Content) > 1 && m.Content[0] == signedVersion && Kind(m.Content[1]) == KindBrokersChanged
 }
 
 func (t *Trust) signed(m *Message, content, signature []byte) bool {

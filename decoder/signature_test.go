@@ -45,6 +45,9 @@ func TestOpenTakesOffARightSignature(t *testing.T) {
 		"none, and nobody asks":       {decoder.Trust{Keys: required.Keys}, decoder.Message{Content: []byte(plainEnvelope), LSN: 200}, nil},
 		"wrong, and nobody asks":      {decoder.Trust{Keys: required.Keys}, decoder.Message{Content: signed("c", 0), LSN: 200}, decoder.ErrSignature},
 		"some, and there is no key":   {decoder.Trust{}, decoder.Message{Content: signed("c", 0), LSN: 200}, nil},
+		"no key is left":              {decoder.Trust{Required: true, From: 100}, decoder.Message{Content: signed("c", 0), LSN: 200}, decoder.ErrSignature},
+		"no key is left, from before": {decoder.Trust{Required: true, From: 100}, decoder.Message{Content: signed("c", 0), LSN: 50}, decoder.ErrSignature},
+		"no key is left, cut off":     {decoder.Trust{Required: true, From: 100}, decoder.Message{Content: []byte("\x02p"), LSN: 200}, decoder.ErrSignature},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := bytes.Clone(c.message.Content)

@@ -7,7 +7,7 @@ package integration
 // the first host is dead; there is no broker 9.
 type oldCall struct {
 	name string
-	sql  []string // one session; "!stop", "!start" and "!restart" are for the broker
+	sql  []string // one session; "!stop", "!start" and "!restart" are for the broker, behind "!standby" it is one with a standby
 	// What the statements yield, and what comes out of the queue: exchange/key body {properties other than the defaults}, and
 	// dead letters as [reason exchange/key body]. empty is nothing.
 	theirs, ours outcome
@@ -52,6 +52,13 @@ func oldCalls() []oldCall {
 		same("a broker of the same transaction", " |  | t | ", "e/k m", `begin`, `insert into amqp.broker select 3, host, port, vhost from amqp.broker where broker_id = 1`,
 			`select amqp.publish(3, 'e', 'k', 'm')`, `commit`),
 
+		differs("hosts", "of a broker with two hosts, the one that is tried first", outcome{" | t", ""}, outcome{" | t", "e/k m"},
+			`insert into amqp.broker (broker_id, host, port, vhost) select 4, h.host, b.port, h.vhost from amqp.broker b, lateral (values ('127.0.0.1', b.vhost), ('localhost', '/')) h(host, vhost)
+			  where b.broker_id = 1`, `select amqp.publish(4, 'e', 'k', 'm')`),
+		differs("requiressl", "a broker without TLS", outcome{"", ""}, outcome{"error 42703", ""},
+			`insert into amqp.broker (broker_id, host, requiressl) values (5, 'localhost', false)`),
+		differs("standby", "on a hot standby", outcome{"t", "e/k m"}, outcome{"error XX000", ""}, `!standby`, `select amqp.publish(1, 'e', 'k', 'm')`),
+
 		// NULL in each argument in turn
 		differs("null-broker", "broker_id is null", outcome{"f", ""}, outcome{refused, ""}, `select amqp.publish(null, 'e', 'k', 'm')`),
 		differs("null-exchange", "exchange is null", outcome{"t", "amq.direct/foo m"}, outcome{"t", "[unroutable /foo m]"}, `select amqp.publish(1, null, 'foo', 'm')`),
@@ -77,7 +84,11 @@ func oldCalls() []oldCall {
 			`select amqp.publish(1, 'e', 'k', 'm', 2, 't', 'r', 'c', array[array['a', 'b']]::varchar[])`),
 		differs("headers", "headers as the text of an array", outcome{"f", ""}, outcome{"error 22P02", ""},
 			`select amqp.publish(1, 'e', 'k', 'm', headers => '{{a,b}}')`),
-		differs("public", "a role without a grant", outcome{" | t", "e/k m"}, outcome{" | error 42501", ""}, `set role plain`, `select amqp.publish(1, 'e', 'k', 'm')`),
+		same("a role without a grant", " | error 42501", "", `set role plain`, `select amqp.publish(1, 'e', 'k', 'm')`), // there for want of SELECT on amqp.broker
+		differs("public", "a role that may read amqp.broker", outcome{" |  | t", "e/k m"}, outcome{" |  | error 42501", ""},
+			`grant select on amqp.broker to plain`, `set role plain`, `select amqp.publish(1, 'e', 'k', 'm')`),
+		differs("public", "a role that may publish and reads nothing", outcome{" |  |  | error 42501", ""}, outcome{" |  |  | t", "e/k m"},
+			`revoke select on amqp.broker from plain`, `grant pgamqp_publisher to plain`, `set role plain`, `select amqp.publish(1, 'e', 'k', 'm')`),
 		defaults,
 
 		// transactions
@@ -120,12 +131,13 @@ func oldCalls() []oldCall {
 		differs("declare", "publish after a declaration that failed", outcome{" | f | f | ", ""}, outcome{" | t | t | ", "e/k m, [precondition_failed e/ ]"},
 			`begin`, `select amqp.exchange_declare(1, 'e', 'fanout', false, true)`, `select amqp.publish(1, 'e', 'k', 'm')`, `commit`),
 		differs("null-broker", "declare at broker null", outcome{"f", ""}, outcome{refused, ""}, `select amqp.exchange_declare(null, 'x', 'fanout', false, true)`),
+		differs("null-exchange", "declare without an exchange", outcome{"undefined", "undefined"}, outcome{refused, ""}, `select amqp.exchange_declare(1, null, 'fanout', false, true)`),
 		differs("null-exchange", "declare without a type", outcome{"undefined", "undefined"}, outcome{refused, ""}, `select amqp.exchange_declare(1, 'x', null, false, true)`),
 		differs("unknown-broker", "declare at an unknown broker", outcome{"f", ""}, outcome{refused, ""}, `select amqp.exchange_declare(9, 'x', 'fanout', false, true)`),
 
 		// disconnect
 		differs("disconnect", "disconnect", outcome{"", ""}, outcome{"t", ""}, `select amqp.disconnect(1)`),
-		differs("disconnect", "disconnect all", outcome{", , , ", ""}, outcome{"t, t, t, t", ""}, `select amqp.disconnect(broker_id) from amqp.broker`),
+		differs("disconnect", "disconnect all", outcome{", , , , , ", ""}, outcome{"t, t, t, t, t, t", ""}, `select amqp.disconnect(broker_id) from amqp.broker`),
 		differs("disconnect", "disconnect null", outcome{"", ""}, outcome{refused, ""}, `select amqp.disconnect(null)`),
 		differs("disconnect", "disconnect an unknown broker", outcome{"", ""}, outcome{refused, ""}, `select amqp.disconnect(9)`),
 		same("disconnect whose result nobody wants", "", "", `do $$ begin perform amqp.disconnect(1); end $$`),

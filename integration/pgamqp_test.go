@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -50,7 +51,7 @@ func TestCallsOfPgAMQPDoWhatTheGuideSays(t *testing.T) {
 func (w *world) call(c oldCall) (o outcome) {
 	w.t.Helper()
 	conn := w.connect()
-	defer func() { _ = conn.Close(withDeadline(w.t, sqlLimit)) }()
+	defer func() { _ = conn.Close(withDeadline(w.t, sqlLimit)) }() // the one of the last statement
 	var says []string
 	for _, statement := range c.sql {
 		switch statement {
@@ -58,6 +59,10 @@ func (w *world) call(c oldCall) (o outcome) {
 			if err := w.rabbit.Stop(); err != nil {
 				w.t.Fatal(err)
 			}
+		}
+		if statement == "!standby" {
+			conn = w.connectToStandby()
+			continue
 		}
 		switch statement {
 		case "!start", "!restart":
@@ -96,6 +101,25 @@ func (w *world) call(c oldCall) (o outcome) {
 		select format('[%s %s/%s %s]', reason, exchange, routing_key, convert_from(body, 'UTF8')) from gone order by id`)...)
 	o.comes = strings.Join(comes, ", ")
 	return o
+}
+
+// connectToStandby makes a standby, and a connection to it.
+func (w *world) connectToStandby() *pgx.Conn {
+	w.t.Helper()
+	standby, err := w.postgres.StartStandby(testserver.StandbyOptions{Name: "old_calls"})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
+		if err := standby.Close(); err != nil {
+			w.t.Error(err)
+		}
+	})
+	conn, err := pgx.Connect(withDeadline(w.t, startLimit), standby.URL(w.database))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return conn
 }
 
 // properties names those of a message: all, or only those that no message has unless its call gives them.

@@ -226,6 +226,10 @@ func TestMetricsOverTLSWithALogin(t *testing.T) {
 	ask(0, trusted, url, `^ready\n$`)
 	ask(1, trusted, strings.Replace(url, userPassword, wrongPassword, 1), `ask the daemon at https://prometheus:xxxxx@.*: it answers 401 Unauthorized`)
 	ask(1, trusted, "https://"+d.address(), `it answers 401`)
+	d.waitLog(`msg="refused a login to the HTTP server" address=127.0.0.1:`)
+	if n := strings.Count(d.log.String(), "refused a login"); n != 1 || strings.Contains(d.log.String(), wrongPassword) {
+		t.Errorf("%d lines about refused logins", n)
+	}
 	ask(1, "SSL_CERT_FILE=/dev/null", url, `certificate signed by unknown authority`)
 	ask(1, trusted, strings.Replace(url, "https:", "http:", 1), `it answers 400`)
 
@@ -262,6 +266,7 @@ func TestPostgresOverVerifiedTLS(t *testing.T) {
 	}
 	w.exec(`grant create on database ` + w.database + ` to by_password, by_certificate`)
 	elsewhere := ownPostgres(t, testserver.PostgresOptions{TLS: issue(t, ca, "pg.example.com", time.Hour)})
+	expired := ownPostgres(t, testserver.PostgresOptions{TLS: issue(t, ca, "localhost", -time.Hour)})
 	client, stranger := issue(t, ca, "by_certificate", time.Hour), issue(t, other, "by_certificate", time.Hour)
 	for name, content := range map[string][]byte{
 		"ca.pem": ca.PEM(), "other.pem": other.PEM(), "cert.pem": client.Certificate, "key.pem": client.Key,
@@ -277,10 +282,14 @@ func TestPostgresOverVerifiedTLS(t *testing.T) {
 		return fmt.Sprintf("postgres://%s%s@%s:%d/%s?%s", role, password, host, w.postgres.Port(), w.database, strings.ReplaceAll(options, "DIR", dir))
 	}
 	for name, c := range map[string]struct{ url, want string }{
-		"wrong authority": {url("by_password", "localhost", "sslmode=verify-full&sslrootcert=DIR/other.pem"), `certificate signed by unknown authority`},
+		"wrong authority": {url("by_password", "localhost", "sslmode=verify-full&sslrootcert=DIR/other.pem"), `certificate signed by unknown authority; .*give the certificate of its authority as sslrootcert`},
+		"expired": {
+			fmt.Sprintf("postgres://postgres@localhost:%d/postgres?sslmode=verify-full&sslrootcert=%s/ca.pem", expired.Port(), dir),
+			`certificate has expired or is not yet valid.*; the server needs a new certificate`,
+		},
 		"other name": {
 			fmt.Sprintf("postgres://postgres@localhost:%d/postgres?sslmode=verify-full&sslrootcert=%s/ca.pem", elsewhere.Port(), dir),
-			`certificate is valid for pg\.example\.com, not localhost`,
+			`certificate is valid for pg\.example\.com, not localhost; .*connect to one of them`,
 		},
 		"a stranger's":   {url("by_certificate", "localhost", "sslmode=verify-full&sslrootcert=DIR/ca.pem&sslcert=DIR/stranger.pem&sslkey=DIR/stranger.key"), `connection requires a valid client certificate|unknown certificate authority`},
 		"no certificate": {url("by_certificate", "localhost", "sslmode=verify-full&sslrootcert=DIR/ca.pem"), `connection requires a valid client certificate`},

@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/pgamqp/pgamqp/internal/testserver"
@@ -32,6 +33,8 @@ func TestSignaturesKeepForgersOut(t *testing.T) {
 	}
 	w.exec(`select amqp.require_signatures()`)
 	w.wantError(`select amqp.sign_messages(false)`, "messages must be signed")
+	w.wantError(`delete from amqp.signing_key`, "messages must be signed")
+	w.wantError(`truncate amqp.signing_key`, "messages must be signed")
 
 	// Everything that the functions write is signed.
 	w.script(
@@ -78,6 +81,15 @@ func TestSignaturesKeepForgersOut(t *testing.T) {
 	if n := value[int](w, `select amqp.redeliver_all()::int`); n != 0 {
 		t.Errorf("%d forged messages were sent again", n)
 	}
+	for _, selected := range [][]string{{"--all"}, {"--exchange", ""}, {"--older-than", "0s"}, {"--broker", "1"}} {
+		for _, told := range []string{" would be sent again", " sent again"} {
+			command := append([]string{"dead-letters", "redeliver"}, selected...)
+			if strings.HasPrefix(told, " would") {
+				command = append(command, "--dry-run")
+			}
+			wantMatch(t, w.command(d, 0, command...), `^0 dead letters`+told)
+		}
+	}
 	w.wantError(fmt.Sprintf(`select amqp.redeliver(%d)`, value[int](w, `select min(id)::int from amqp.dead_letter where get_byte(body || '\x00', 0) = 2`)), "has a signature that is wrong")
 
 	// A new key; a daemon that begins anew; what was signed with the old key is still taken.
@@ -92,6 +104,10 @@ func TestSignaturesKeepForgersOut(t *testing.T) {
 	w.exec(`delete from amqp.signing_key k where k.key_id < (select max(key_id) from amqp.signing_key)`)
 	w.exec(`select amqp.publish(1, '', 'q', 'the old keys are gone')`)
 
+	// An autonomous message comes before the commit of its transaction, and so before a key that it has made.
+	w.script(`begin`, `select amqp.sign_messages()`, `select amqp.autonomous_publish(1, '', 'q', 'before the key is there')`, `commit`)
+	w.waitDelivered()
+
 	// And back.
 	w.exec(`select amqp.require_signatures(false)`)
 	w.exec(`select amqp.sign_messages(false)`)
@@ -99,12 +115,59 @@ func TestSignaturesKeepForgersOut(t *testing.T) {
 	w.exec(`select pg_logical_emit_message(true, 'amqp', $1::bytea)`, bytes.Replace(plain, []byte("to be copied"), []byte("nobody asked"), 1))
 	compare([]string{
 		"before", "not signed yet", "autonomous", "short", "long", "{}", "\x00\xff", "in a savepoint", "to be copied", "last",
-		"by the old key", "by the new key", "by a key that was made while it runs", "the old keys are gone", "not signed", "nobody asked",
+		"by the old key", "by the new key", "by a key that was made while it runs", "the old keys are gone", "before the key is there", "not signed", "nobody asked",
 	}, w.received(1, "q")).wantComplete(t)
 	// The key is nobody's to read.
 	w.exec(`create role ` + w.database + `_curious login password '` + rolePassword + `' in role pgamqp_publisher`)
 	if _, err := w.connectAs(w.database+"_curious").Exec(t.Context(), `select * from amqp.signing_key`); err == nil {
 		t.Error("a publisher reads the key")
+	}
+}
+
+// TestNothingIsTrustedWithoutKeys: a table of keys that is empty, as after a restore of a dump without it, opens nothing.
+func TestNothingIsTrustedWithoutKeys(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{})})
+	w.queue(1, "q")
+	w.exec(`select amqp.sign_messages()`)
+	w.exec(`select amqp.require_signatures()`)
+	w.script(`set session_replication_role = replica`, `delete from amqp.signing_key`) // no trigger sees it
+	w.start()
+	w.exec(`select pg_logical_emit_message(true, 'amqp', '\x0270'::bytea || int4send(1) || '\x6b00000171'::bytea || '\x00000000' || 'forged' || sha256(''))`)
+	w.wantError(`select amqp.publish(1, '', 'q', 'nobody could tell it from a forged one')`, "messages must be signed, and there is no key")
+	await(t, startLimit, "the forged one is a dead letter", func() bool { // and what was signed with the key that is lost
+		return value[bool](w, `select count(*) > 0 from amqp.dead_letter where reason = 'forged' and position('forged'::bytea in body) > 0`)
+	})
+	wantMatch(t, w.command(nil, 0, "doctor"), "amqp.signing_key is empty")
+	w.exec(`select amqp.sign_messages()`)
+	w.exec(`select amqp.publish(1, '', 'q', 'by a new key')`)
+	compare([]string{"by a new key"}, w.received(1, "q")).wantExact(t)
+}
+
+// TestForgerDoesNotHaveDefinitionsRead: what forged messages cost is a dead letter each, and not a session of the database.
+func TestForgerDoesNotHaveDefinitionsRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{})})
+	w.queue(1, "q")
+	w.exec(`select amqp.sign_messages()`)
+	w.exec(`select amqp.require_signatures()`)
+	w.start()
+	w.waitDelivered()
+	sessions := func() int {
+		return value[int](w, `select sessions::int from pg_stat_database where datname = current_database()`)
+	}
+	before := sessions()
+	// Unsigned ones, with a wrong signature, and such as seem to tell of a new key; in one transaction, and outside of any.
+	const each = 150
+	w.exec(`select pg_logical_emit_message(transactional, 'amqp', content) from generate_series(1, $1::int),
+		(values (true), (false)) a(transactional), (values ('\x0170'::bytea), ('\x0270' || sha256('')), ('\x0263' || int4send(0) || int4send(0) || sha256(''))) b(content)`, each)
+	w.exec(`select amqp.publish(1, '', 'q', 'behind them')`)
+	compare([]string{"behind them"}, w.received(1, "q")).wantExact(t)
+	if n := w.deadLetters(); n != 6*each {
+		t.Errorf("%d dead letters, want %d", n, 6*each)
+	}
+	if n := sessions() - before; n > each/2 {
+		t.Errorf("%d sessions of the database for %d forged messages", n, 6*each)
 	}
 }
 

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/pgamqp/pgamqp/decoder"
+	"github.com/pgamqp/pgamqp/internal/fakeamqp"
 	"github.com/pgamqp/pgamqp/metrics"
 )
 
@@ -95,4 +98,41 @@ func TestPublishBeforeRunWaits(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// Definitions are read anew for a refused message only if that can change the verdict, and once for it.
+func TestDefinitionsAreReadForARefusedMessageOnlyIfTheyCanBeOld(t *testing.T) {
+	var known atomic.Bool // the key of the messages that tell of one
+	tells := func(m decoder.Message) bool { return decoder.Kind(m.Content[1]) == decoder.KindBrokersChanged }
+	w := newWorld(t, fakeamqp.Config{Handler: fakeamqp.AckAll}, func(c *Config) {
+		read := c.Brokers
+		c.Brokers = func(ctx context.Context, xid uint32) ([]Broker, error) {
+			known.Store(xid != 0)
+			return read(ctx, xid)
+		}
+		c.Open = func(m decoder.Message) ([]byte, error) {
+			if tells(m) && known.Load() {
+				return m.Content, nil
+			}
+			return nil, errors.New("forged")
+		}
+		c.Outdated = tells
+	})
+	for range 50 {
+		w.publish(publication("x", "forged"))
+	}
+	w.awaitAll()
+	asked := func() int {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return len(w.asked)
+	}
+	if n := asked(); n != 1 || len(w.dead()) != 50 {
+		t.Errorf("definitions were read %d times; %d dead letters", n, len(w.dead()))
+	}
+	w.define(true, w.brokers...)
+	w.awaitAll()
+	if n := asked(); n != 3 || len(w.dead()) != 50 { // to open it, and because it says so
+		t.Errorf("definitions were read %d times; %d dead letters", n, len(w.dead()))
+	}
 }

@@ -35,6 +35,9 @@ type Config struct {
 	// what amqp.publish has not written. Called from one goroutine at a time of each Publisher, once the
 	// definitions were read.
 	Open func(decoder.Message) ([]byte, error)
+	// Outdated, set with Open and called as it is, tells whether definitions that are read anew can say otherwise
+	// of a message that Open has refused.
+	Outdated func(decoder.Message) bool
 	// Rows turns changes of rows into messages. Without it they are passed over.
 	Rows Rows
 	// DeadLetter stores a letter durably before it returns nil; a letter with an
@@ -148,8 +151,8 @@ func (p *Publisher) Publish(ctx context.Context, m decoder.Message, done func())
 	return p.publish(ctx, m, done)
 }
 
-// unseal takes the signature off. The message may be the one that tells of a new key, or the first
-// behind it: then the definitions are read once more.
+// unseal takes the signature off. If the message may be the one that tells of a new key the definitions are read once
+// more; not for each that is refused, or who forges many would have that done before each of them.
 func (p *Publisher) unseal(ctx context.Context, m decoder.Message) ([]byte, error) {
 	select {
 	case <-p.ready:
@@ -161,8 +164,8 @@ func (p *Publisher) unseal(ctx context.Context, m decoder.Message) ([]byte, erro
 			return nil, err
 		}
 	}
-	if content, err := p.cfg.Open(m); err == nil {
-		return content, nil
+	if content, err := p.cfg.Open(m); err == nil || !p.cfg.Outdated(m) {
+		return content, err
 	}
 	if err := p.read(ctx, m.XID); err != nil {
 		return nil, err

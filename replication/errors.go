@@ -60,6 +60,12 @@ func Retryable(err error) bool {
 	return true
 }
 
+// loginRefused tells whether the server does not let us in.
+func loginRefused(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pg.Code == "28000" || pg.Code == "28P01")
+}
+
 // OrderError says that positions went backwards or a report would have been
 // wrong. It is never expected, and going on could lose messages.
 type OrderError struct{ Err error }

@@ -17,8 +17,9 @@ import (
 
 // Config says which slot to read and how much to hold.
 type Config struct {
-	// Postgres is where the slot's database is; its RuntimeParams are completed.
-	Postgres *pgconn.Config
+	// Postgres returns where the slot's database is, anew for each connection, as passwords and
+	// certificates are replaced; RuntimeParams are completed.
+	Postgres func() *pgconn.Config
 	Slot     string
 	// Publication is required by pgoutput; messages do not depend on its tables.
 	Publication string
@@ -73,7 +74,10 @@ type Session struct {
 	memory  memory
 	current atomic.Pointer[stream]
 	born    time.Time
-	ticked  atomic.Int64 // when it was last seen at work, nanoseconds since born
+	// accepted is set when a stream has started, by Run. A login that is refused later is perhaps a password that is
+	// being replaced, here or on the server, and not a mistake that stays.
+	accepted bool
+	ticked   atomic.Int64 // when it was last seen at work, nanoseconds since born
 
 	mu      sync.Mutex // guards all below
 	state   Status
@@ -154,8 +158,8 @@ func (s *Session) Run(ctx context.Context, to Sink) error {
 		if errors.As(err, &slot) && slot.Cause.Lost() {
 			s.enter(metrics.StateSlotLost, err)
 		}
-		err = explain(err, s.cfg.Postgres.User)
-		if !Retryable(err) {
+		err = explain(err, s.cfg.Postgres().User)
+		if !Retryable(err) && (!s.accepted || !loginRefused(err)) {
 			return err
 		}
 		if time.Since(began) > time.Minute {
@@ -189,6 +193,7 @@ func (s *Session) stream(hard, stop context.Context, to Sink) error {
 		s.metrics.Connects.Error.Inc()
 		return err
 	}
+	s.accepted = true
 	s.enter(metrics.StateStreaming, nil)
 	s.metrics.Leader.Set(1)
 	s.current.Store(st)

@@ -200,15 +200,17 @@ func TestO04SessionThatTriesOneHostAfterTheOtherIsNotStuck(t *testing.T) {
 	w := newWorld(t)
 	cfg := w.config()
 	address, _ := listener.Addr().(*net.TCPAddr)
-	cfg.Postgres.Host, cfg.Postgres.Port = "127.0.0.1", uint16(address.Port)
-	cfg.Postgres.ConnectTimeout = 300 * time.Millisecond
-	cfg.Postgres.Fallbacks = []*pgconn.FallbackConfig{{Host: "localhost", Port: cfg.Postgres.Port}}
-	cfg.Postgres.LookupFunc = func(_ context.Context, host string) ([]string, error) {
+	postgres := cfg.Postgres()
+	postgres.Host, postgres.Port = "127.0.0.1", uint16(address.Port)
+	postgres.ConnectTimeout = 300 * time.Millisecond
+	postgres.Fallbacks = []*pgconn.FallbackConfig{{Host: "localhost", Port: postgres.Port}}
+	postgres.LookupFunc = func(_ context.Context, host string) ([]string, error) {
 		if host == "localhost" {
 			return []string{"127.0.0.2"}, nil
 		}
 		return []string{host}, nil
 	}
+	cfg.Postgres = func() *pgconn.Config { return postgres }
 	r := w.run(cfg, confirmAll())
 	if _, err := listener.Accept(); err != nil {
 		t.Fatal(err)

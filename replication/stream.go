@@ -73,9 +73,9 @@ func open(ctx context.Context, cfg Config, remembered *memory, h hooks, log *slo
 		// Version 18 says so when it passes over a missing publication: rows get lost.
 		log.Error("server warns", slog.String("severity", n.Severity), slog.String("code", n.Code), slog.String("message", n.Message))
 	}
-	conn, raw, err := dial(ctx, cfg.Postgres, onNotice, h.ticked)
+	conn, raw, err := dial(ctx, cfg.Postgres(), onNotice, h.ticked)
 	if err != nil {
-		return nil, fmt.Errorf("connect for replication: %w", err)
+		return nil, fmt.Errorf("connect for replication: %w", ExplainTLS(err))
 	}
 	s := &stream{
 		cfg: cfg, log: log, metrics: m, conn: conn, raw: raw, hooks: h,

@@ -112,7 +112,7 @@ func (w *world) config() Config {
 		w.t.Fatal(err)
 	}
 	return Config{
-		Postgres: pg, Slot: "pgamqp", Publication: "pub",
+		Postgres: func() *pgconn.Config { return pg }, Slot: "pgamqp", Publication: "pub",
 		InboxMessages: 512, InboxBytes: 1 << 20, ShutdownTimeout: limit,
 	}
 }

@@ -33,15 +33,20 @@ as $$
     from generate_series(0, 63) i
 $$;
 
--- Signs an envelope if there is a key.
+-- Signs an envelope if there is a key. A transaction that makes one has not committed when what is autonomous is read: that
+-- is signed by the key before.
 create or replace function amqp._signed(transactional boolean, content bytea) returns bytea
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
   k record;
 begin
-  select s.inner_pad, s.outer_pad into k from amqp.signing_key s order by s.key_id desc limit 1;
+  select s.inner_pad, s.outer_pad into k from amqp.signing_key s
+   where transactional or s.made_by is distinct from pg_current_xact_id_if_assigned() order by s.key_id desc limit 1;
   if not found then
+    if exists (select from amqp.installation i where i.signed_from is not null) then
+      raise exception 'messages must be signed, and there is no key' using errcode = '55000', hint = 'First: select amqp.sign_messages();';
+    end if;
     return content;
   end if;
   content := set_byte(content, 0, 2);
@@ -49,6 +54,23 @@ begin
     || int8send(case when transactional then pg_current_xact_id()::text::bigint & 4294967295 else 0 end)));
 end
 $$;
+
+-- Without a key nothing could be told from what is forged: the last one stays while signatures are required.
+create or replace function amqp._keep_a_key() returns trigger
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pg_advisory_xact_lock(123588459164017); -- as all who change keys, or what they are for
+  if exists (select from amqp.installation i where i.signed_from is not null) and not exists (select from amqp.signing_key) then
+    raise exception 'messages must be signed' using errcode = '55000', hint = 'First: select amqp.require_signatures(false);';
+  end if;
+  return null;
+end
+$$;
+revoke all on function amqp._keep_a_key() from public;
+create or replace trigger pgamqp_keep_a_key
+  after update or delete or truncate on amqp.signing_key
+  for each statement execute function amqp._keep_a_key();
 
 create or replace function amqp.sign_messages(sign boolean default true) returns integer
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -78,9 +100,11 @@ create or replace function amqp.require_signatures(required boolean default true
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
-  since constant xid8 := (select k.made_by from amqp.signing_key k order by k.key_id limit 1);
+  since xid8;
   lsn pg_lsn;
 begin
+  perform pg_advisory_xact_lock(123588459164017);
+  since := (select k.made_by from amqp.signing_key k order by k.key_id limit 1);
   if required then
     if since is null then
       raise exception 'no message is signed' using errcode = '55000', hint = 'First: select amqp.sign_messages();';

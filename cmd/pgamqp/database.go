@@ -12,6 +12,7 @@ import (
 
 	"github.com/pgamqp/pgamqp/internal/catalog"
 	"github.com/pgamqp/pgamqp/internal/config"
+	"github.com/pgamqp/pgamqp/replication"
 )
 
 // connectTimeout applies unless the database URL has its own connect_timeout.
@@ -36,7 +37,7 @@ func withDatabase(ctx context.Context, url config.ConnString, f func(*pgx.Conn) 
 	preferPrimary(&c.Config)
 	conn, err := pgx.ConnectConfig(ctx, c)
 	if err != nil {
-		return databaseError(fmt.Errorf("connect to PostgreSQL: %w", err))
+		return databaseError(fmt.Errorf("connect to PostgreSQL: %w", replication.ExplainTLS(err)))
 	}
 	defer func() {
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)

@@ -16,7 +16,8 @@ import (
 const deadLettersHelp = `Dead letters are messages that a broker did not take: the exchange is missing, no
 queue is bound, they are too large. They stand in the table amqp.dead_letter with
 the reason and everything that was to be sent. Once the reason is gone, send them
-again; what has become worthless, remove.
+again; what has become worthless, remove. Forged ones are sent again only when they
+are asked for by their ids or with --reason forged: then they are signed.
 
 The same in SQL: amqp.dead_letter, amqp.redeliver(id), amqp.redeliver_all(...).`
 
@@ -38,9 +39,9 @@ func newDeadLettersCommand() *cobra.Command {
 		newDeadLettersListCommand(),
 		newDeadLettersShowCommand(),
 		newDeadLettersChangeCommand("redeliver", "Send dead letters again, in the order in which they failed",
-			"sent again", "would be sent again", catalog.Redeliver),
+			"sent again", "would be sent again", catalog.Redeliver, catalog.CountRedeliverable),
 		newDeadLettersChangeCommand("purge", "Remove dead letters for good",
-			"removed", "would be removed", catalog.PurgeDeadLetters),
+			"removed", "would be removed", catalog.PurgeDeadLetters, catalog.CountDeadLettersOf),
 	)
 	return cmd
 }
@@ -167,7 +168,7 @@ func newDeadLettersShowCommand() *cobra.Command {
 // newDeadLettersChangeCommand makes a command that does something to those that are selected by ids, by filters, or
 // by --all: forgetting the selection must not be the largest one.
 func newDeadLettersChangeCommand(name, short, done, would string,
-	change func(context.Context, *pgx.Conn, catalog.DeadLetterFilter) (int64, error),
+	change, count func(context.Context, *pgx.Conn, catalog.DeadLetterFilter) (int64, error),
 ) *cobra.Command {
 	var selects letterFlags
 	var all, dryRun bool
@@ -193,7 +194,7 @@ func newDeadLettersChangeCommand(name, short, done, would string,
 			f.Limit = limit
 			act, told := change, done
 			if dryRun {
-				act, told = catalog.CountDeadLettersOf, would
+				act, told = count, would
 			}
 			return withSettings(cmd, func(ctx context.Context, conn *pgx.Conn) error {
 				n, err := act(ctx, conn, f)

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/exporter-toolkit/web"
 
+	"github.com/pgamqp/pgamqp/internal/backoff"
 	"github.com/pgamqp/pgamqp/internal/page"
 	"github.com/pgamqp/pgamqp/metrics"
 )
@@ -107,11 +110,11 @@ func (s *httpServer) Run(ctx context.Context, listener net.Listener) error {
 	served := make(chan error, 1)
 	go func() {
 		if s.webConfig == "" {
+			s.server.Handler = hardened(s.server.Handler)
 			served <- s.server.Serve(listener)
 			return
 		}
-		quiet := slog.New(slog.DiscardHandler) // what it has to say is in web_config
-		served <- web.Serve(listener, s.server, &web.FlagConfig{WebConfigFile: &s.webConfig}, quiet)
+		served <- s.serveByWebConfig(listener)
 	}()
 	select {
 	case err := <-served:
@@ -128,6 +131,72 @@ func (s *httpServer) Run(ctx context.Context, listener net.Listener) error {
 	}
 	return nil
 }
+
+// noListener has nobody to serve.
+type noListener struct{ net.Listener }
+
+func (noListener) Accept() (net.Conn, error) { return nil, net.ErrClosed }
+func (noListener) Close() error              { return nil }
+
+// serveByWebConfig serves with the TLS and the logins of the file. The library puts its check of logins in front of our
+// handler and serves at once; what is to see the answers of that check stands before it, so the library is given nobody to
+// serve at first.
+func (s *httpServer) serveByWebConfig(listener net.Listener) error {
+	quiet := slog.New(slog.DiscardHandler) // what it has to say is in web_config
+	if err := web.Serve(noListener{listener}, s.server, &web.FlagConfig{WebConfigFile: &s.webConfig}, quiet); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	s.server.Handler = hardened(tellRefused(s.server.Handler, s.log))
+	if s.server.TLSConfig != nil && s.server.TLSConfig.GetConfigForClient != nil { // by the library, which reads certificates anew
+		return s.server.ServeTLS(listener, "", "")
+	}
+	return s.server.Serve(listener)
+}
+
+// hardened sets the headers that keep browsers from doing more with an answer than to show it.
+func hardened(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		page.Harden(w)
+		h.ServeHTTP(w, r)
+	})
+}
+
+// tellRefused logs that logins were refused, not who tried: people type passwords for names. A login that is not
+// tried, as by a browser before it asks its user, is none.
+func tellRefused(h http.Handler, log *slog.Logger) http.Handler {
+	var refused atomic.Int64
+	var mu sync.Mutex
+	var told backoff.Repeats
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := &statusWriter{ResponseWriter: w}
+		h.ServeHTTP(answer, r)
+		if answer.code != http.StatusUnauthorized || r.Header.Get("Authorization") == "" {
+			return
+		}
+		n := refused.Add(1)
+		mu.Lock()
+		worth := told.Worth("", time.Now())
+		mu.Unlock()
+		if worth {
+			log.Warn("refused a login to the HTTP server", slog.String("address", r.RemoteAddr), slog.Int64("refused_so_far", n))
+		}
+	})
+}
+
+// statusWriter remembers the code of an answer.
+type statusWriter struct {
+	http.ResponseWriter
+	code int
+}
+
+// WriteHeader is for the handler.
+func (w *statusWriter) WriteHeader(code int) {
+	w.code = code
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap lets [http.ResponseController] reach what it needs.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // healthHandler answers 200 and what holds, or 503 and that the wanted state does not, and why.
 func healthHandler(wanted string, check func() (string, error)) http.Handler {

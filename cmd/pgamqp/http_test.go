@@ -219,3 +219,19 @@ func TestLogFormats(t *testing.T) {
 		}
 	}
 }
+
+func TestEveryAnswerKeepsBrowsersFromGuessing(t *testing.T) {
+	url, _ := serveHTTP(t, healthy, isReady)
+	for _, path := range []string{"/", "/metrics", "/healthz", "/readyz", "/nothing"} {
+		response, err := http.Get(url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		for header, want := range map[string]string{"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Content-Security-Policy": "default-src 'none'"} {
+			if got := response.Header.Get(header); !strings.HasPrefix(got, want) {
+				t.Errorf("%s: %s is %q, want %q", path, header, got, want)
+			}
+		}
+	}
+}

@@ -31,6 +31,7 @@ func (d *daemon) begin(ctx context.Context, at replication.Start) (replication.B
 	d.mu.Lock()
 	d.history = at.History
 	d.mu.Unlock()
+	d.trust.streams.Add(1)
 	versions, err := d.routeVersions(ctx, 0)
 	if err != nil {
 		return replication.Begun{}, err
@@ -167,7 +168,7 @@ func (d *daemon) keepOverFailover(ctx context.Context, broker int32) {
 		return err
 	})
 	if err == nil {
-		err = catalog.KeepLaneOverFailover(limited, &d.pool.Config().ConnConfig.Config, main, lane)
+		err = catalog.KeepLaneOverFailover(limited, &d.postgres.config().Config, main, lane)
 	}
 	if err != nil && ctx.Err() == nil {
 		d.log.Warn("cannot keep the slot of a detached broker over a failover", slog.String("broker", strconv.Itoa(int(broker))), slog.Any("error", err))

@@ -68,7 +68,7 @@ func newPath(tb testing.TB, l load) *wholePath {
 	received := metrics.NewReplication(registry, "pgamqp")
 	log := slog.New(slog.DiscardHandler)
 	session, err := replication.NewSession(replication.Config{
-		Postgres: postgres, Slot: "pgamqp", Publication: "pgamqp",
+		Postgres: func() *pgconn.Config { return postgres }, Slot: "pgamqp", Publication: "pgamqp",
 		InboxMessages: inboxMessages, InboxBytes: inboxBytes, ShutdownTimeout: time.Second,
 	}, log, received)
 	if err != nil {

@@ -1,14 +1,12 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,7 +15,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/pgamqp/pgamqp/decoder"
 	"github.com/pgamqp/pgamqp/internal/backoff"
 	"github.com/pgamqp/pgamqp/internal/catalog"
 	"github.com/pgamqp/pgamqp/internal/config"
@@ -145,6 +142,7 @@ type daemon struct {
 	log       *slog.Logger
 	journal   *page.Journal
 	registry  *prometheus.Registry
+	postgres  *postgres
 	pool      *pgxpool.Pool
 	slot      *metrics.Slot
 	received  *metrics.Replication
@@ -161,7 +159,7 @@ type daemon struct {
 	memory *memory
 
 	secrets brokerSecrets
-	trust   atomic.Pointer[decoder.Trust] // as it was read last, with the brokers
+	trust   *trust
 
 	mu      sync.Mutex           // guards all below, and the publisher of each own stream
 	own     map[int32]*ownStream // of detached brokers
@@ -184,10 +182,11 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 		brokers:  metrics.NewPublisher(reg),
 		own:      make(map[int32]*ownStream),
 		secrets:  brokerSecrets{store: secrets.New(cfg.SecretsDir), log: log},
+		trust:    newTrust(),
 	}
-	d.trust.Store(new(decoder.Trust))
 	var err error
-	if d.pool, err = newPool(ctx, cfg, d.streamingFrom); err != nil {
+	d.postgres = &postgres{url: string(cfg.DatabaseURL), streamingFrom: d.streamingFrom, log: log}
+	if d.pool, err = newPool(ctx, d.postgres); err != nil {
 		return nil, exitWith(exitUsage, err)
 	}
 	d.routing = d.newRouting(0)
@@ -208,10 +207,8 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 		DeadLetter:     d.storeDeadLetter,
 		Settled:        settled,
 		Hold:           d.memory.hold,
-		Open: func(m decoder.Message) ([]byte, error) {
-			err := d.trust.Load().Open(&m)
-			return m.Content, err
-		},
+		Open:           d.trust.open,
+		Outdated:       d.trust.outdated,
 	}, log, publisher.Metrics{Brokers: d.brokers, Received: d.received.Received, Skipped: d.received.Skipped})
 	config := d.sessionConfig()
 	config.Started = d.begin
@@ -229,10 +226,12 @@ func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *pr
 
 // sessionConfig is what all streams of the daemon have in common, with the main slot.
 func (d *daemon) sessionConfig() replication.Config {
-	postgres := d.pool.Config().ConnConfig.Config.Copy()
-	maps.Copy(postgres.RuntimeParams, rows.Settings())
 	return replication.Config{
-		Postgres:        postgres,
+		Postgres: func() *pgconn.Config {
+			config := &d.postgres.config().Config
+			maps.Copy(config.RuntimeParams, rows.Settings())
+			return config
+		},
 		Slot:            d.cfg.Slot,
 		Publication:     d.cfg.Publication,
 		InboxMessages:   inboxMessages,
@@ -244,11 +243,11 @@ func (d *daemon) sessionConfig() replication.Config {
 // streamingFrom returns the address of the server that is streamed from, empty if none is.
 func (d *daemon) streamingFrom() string { return d.session.Address() }
 
-// newPool makes the pool for dead letters, which can come in thousands, and keeps
-// the settings of all other connections. Idle ones are closed after two seconds:
-// PostgreSQL's smart shutdown waits for every session that is open, for ever.
-func newPool(ctx context.Context, cfg config.Config, streamingFrom func() string) (*pgxpool.Pool, error) {
-	c, err := pgxpool.ParseConfig(string(cfg.DatabaseURL))
+// newPool makes the pool for dead letters, which can come in thousands. Idle
+// connections are closed after two seconds: PostgreSQL's smart shutdown waits for
+// every session that is open, for ever.
+func newPool(ctx context.Context, p *postgres) (*pgxpool.Pool, error) {
+	c, err := p.read()
 	if err != nil {
 		return nil, fmt.Errorf("read database URL: %w", err)
 	}
@@ -256,14 +255,11 @@ func newPool(ctx context.Context, cfg config.Config, streamingFrom func() string
 	c.MinConns = 0
 	c.MaxConnIdleTime = 2 * time.Second
 	c.HealthCheckPeriod = time.Second
-	c.ConnConfig.ConnectTimeout = min(cmp.Or(c.ConnConfig.ConnectTimeout, connectTimeout), connectLimit)
-	c.ConnConfig.RuntimeParams["client_encoding"] = "UTF8" // the driver takes all text for UTF-8
-	if c.ConnConfig.RuntimeParams["application_name"] == "" {
-		c.ConnConfig.RuntimeParams["application_name"] = "pgamqp"
+	c.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+		*c = *p.config()
+		return nil
 	}
-	preferPrimary(&c.ConnConfig.Config)
-	follow(&c.ConnConfig.Config, streamingFrom)
-	c.PrepareConn = func(_ context.Context, conn *pgx.Conn) (bool, error) { return stillFollows(conn, streamingFrom), nil }
+	c.PrepareConn = func(_ context.Context, conn *pgx.Conn) (bool, error) { return stillFollows(conn, p.streamingFrom), nil }
 	return pgxpool.NewWithConfig(ctx, c)
 }
 

@@ -51,6 +51,9 @@ func newRunCommand() *cobra.Command {
 			reload := newReloader(func() (config.Loaded, error) { return loadSettings(cmd) }, settings.Config, level)
 			build := currentBuild()
 			log.Info("starting", slog.String("version", build.Version), slog.String("commit", build.Commit), slog.Any("config", settings.Config))
+			if f := cmd.Flags().Lookup("database-url"); f != nil && f.Changed && config.ConnString(f.Value.String()).HasSecret() {
+				log.Warn("every user of this machine can see the password in --database-url: give it in PGPASSWORD, a password file or the configuration file")
+			}
 			if err := runDaemon(cmd.Context(), settings.Config, reload, log); err != nil {
 				code := exitCode(err)
 				log.Error("exiting", slog.Any("error", err), slog.Int("exit_code", code))

@@ -27,7 +27,7 @@ func (d *daemon) newTaker() {
 
 // askForRows is ask with a connection on which values look as they do in the stream.
 func (d *daemon) askForRows(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
-	config := d.pool.Config().ConnConfig.Copy()
+	config := d.postgres.config()
 	maps.Copy(config.RuntimeParams, rows.Settings())
 	return d.askWith(ctx, config, f)
 }

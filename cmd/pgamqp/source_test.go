@@ -6,6 +6,7 @@ import (
 	"go/token"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -63,5 +64,41 @@ func calls(t *testing.T, visit func(at token.Position, name string)) {
 	})
 	if err != nil || looked < 50 {
 		t.Errorf("looked at %d files: %v", looked, err)
+	}
+}
+
+// What the daemon runs no commands for cannot be injected into. The servers of demo, bench and tests are programs, and the
+// tool that lists licenses asks go.
+func TestOnlyDemoAndBenchRunCommands(t *testing.T) {
+	root := filepath.Join("..", "..")
+	looked := 0
+	for _, part := range []string{"cmd", "decoder", "internal", "metrics", "publisher", "replication", "sql"} {
+		err := filepath.WalkDir(filepath.Join(root, part), func(path string, d fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case d.IsDir() && slices.Contains([]string{"bench", "demo", "testserver", "licenses"}, d.Name()):
+				return fs.SkipDir
+			case d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
+				return nil
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+			if err != nil {
+				return err
+			}
+			looked++
+			for _, i := range file.Imports {
+				if i.Path.Value == `"os/exec"` {
+					t.Errorf("%s runs commands", path)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if looked < 100 {
+		t.Errorf("looked at %d files only", looked)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/pgamqp/pgamqp/internal/catalog"
 	"github.com/pgamqp/pgamqp/internal/secrets"
 	"github.com/pgamqp/pgamqp/publisher"
+	"github.com/pgamqp/pgamqp/replication"
 )
 
 // cannotConnectNow is the SQLSTATE of a server that starts or shuts down. One that
@@ -28,7 +29,7 @@ const cannotConnectNow = "57P03"
 // that is kept would never notice a smart shutdown, and the server would wait for
 // it without limit.
 func (d *daemon) ask(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
-	return d.askWith(ctx, d.pool.Config().ConnConfig, f)
+	return d.askWith(ctx, d.postgres.config(), f)
 }
 
 func (d *daemon) askWith(ctx context.Context, config *pgx.ConnConfig, f func(context.Context, *pgx.Conn) error) error {
@@ -40,7 +41,7 @@ func (d *daemon) askWith(ctx context.Context, config *pgx.ConnConfig, f func(con
 				s.ServerStopping()
 			}
 		}
-		return err
+		return replication.ExplainTLS(err)
 	}
 	err = f(ctx, conn)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -54,7 +55,12 @@ func (d *daemon) askWith(ctx context.Context, config *pgx.ConnConfig, f func(con
 func (d *daemon) readBrokers(ctx context.Context, xid uint32) ([]publisher.Broker, error) {
 	var rows []catalog.Broker
 	var signatures catalog.Signatures
-	err := d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	stream, err := d.trust.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer d.trust.end()
+	err = d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		err := catalog.AwaitVisible(ctx, conn, xid)
 		if err == nil {
 			rows, err = catalog.Brokers(ctx, conn)
@@ -64,11 +70,13 @@ func (d *daemon) readBrokers(ctx context.Context, xid uint32) ([]publisher.Broke
 		}
 		return err
 	})
+	if err == nil {
+		err = d.trust.learn(signatures, stream)
+	}
 	if err != nil {
 		return nil, err
 	}
 	d.memory.serve(len(rows))
-	d.trust.Store(&decoder.Trust{Keys: signatures.Keys, Required: signatures.Required, From: signatures.From})
 	return d.secrets.brokers(rows), nil
 }
 

@@ -94,7 +94,7 @@ func readAndForget(ctx context.Context, t *task) (result, error) {
 		cancel()
 	}}
 	session, err = replication.NewSession(replication.Config{
-		Postgres: config, Slot: t.Slot, Publication: "pgamqp", InboxMessages: 512, InboxBytes: 4 << 20,
+		Postgres: func() *pgconn.Config { return config }, Slot: t.Slot, Publication: "pgamqp", InboxMessages: 512, InboxBytes: 4 << 20,
 		ShutdownTimeout: 10 * time.Second,
 		Started: func(context.Context, replication.Start) (replication.Begun, error) {
 			began = time.Now()

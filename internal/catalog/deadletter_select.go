@@ -41,9 +41,13 @@ type DeadLetterFilter struct {
 	OlderThan time.Duration
 	After     int64 // only those with a larger id
 	Limit     int64 // the first so many, by id; 0 is no limit
+
+	toSend bool // those that are sent again
 }
 
-// The selected ids, in the order of the first failure. What follows uses the arguments $1 to $7.
+// The selected ids, in the order of the first failure. What follows uses the arguments $1 to $8. Who sends forged
+// messages again signs them: only if they are meant, and of those with a wrong signature none, nor what has no content (see
+// sql/dead_letter.sql). Of ids that were given amqp.redeliver says what is wrong.
 const selectedLetters = `
 selected as materialized (
   select d.id from amqp.dead_letter d
@@ -53,6 +57,9 @@ selected as materialized (
      and ($4::text is null or d.exchange = $4)
      and d.last_failed_at <= pg_catalog.now() - $5::interval
      and d.id > $6
+     and (not $8 or $1::bigint[] is not null
+          or (d.reason <> 'forged' or $3 = 'forged')
+             and pg_catalog.substr(d.head || pg_catalog.substr(d.body, 1, 1), 1, 1) not in ('\x', '\x02'))
    order by d.id limit $7)`
 
 func (f *DeadLetterFilter) arguments() []any {
@@ -60,7 +67,7 @@ func (f *DeadLetterFilter) arguments() []any {
 	if f.Limit > 0 {
 		limit = &f.Limit
 	}
-	return []any{f.IDs, f.Broker, f.Reason, f.Exchange, f.OlderThan, f.After, limit}
+	return []any{f.IDs, f.Broker, f.Reason, f.Exchange, f.OlderThan, f.After, limit, f.toSend}
 }
 
 // DeadLetters returns the selected ones, without their bodies, in the order of their ids.
@@ -98,9 +105,16 @@ func CountDeadLettersOf(ctx context.Context, conn *pgx.Conn, f DeadLetterFilter)
 	return changeDeadLetters(ctx, conn, "count dead letters", `with `+selectedLetters+` select pg_catalog.count(*) from selected`, f)
 }
 
+// CountRedeliverable returns how many Redeliver would send.
+func CountRedeliverable(ctx context.Context, conn *pgx.Conn, f DeadLetterFilter) (int64, error) {
+	f.toSend = true
+	return CountDeadLettersOf(ctx, conn, f)
+}
+
 // Redeliver sends the selected ones again, in the order of their ids, and removes them; it returns how many. All
-// are sent, or none if there is an error.
+// are sent, or none if there is an error. Forged ones are selected by their ids or by that reason only.
 func Redeliver(ctx context.Context, conn *pgx.Conn, f DeadLetterFilter) (int64, error) {
+	f.toSend = true
 	return changeDeadLetters(ctx, conn, "send dead letters again", `with `+selectedLetters+`
 		select pg_catalog.count(*) from (select amqp.redeliver(s.id) as sent from selected s order by s.id offset 0) r where r.sent`, f)
 }

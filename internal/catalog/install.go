@@ -219,6 +219,14 @@ func Warnings(ctx context.Context, conn *pgx.Conn) ([]Problem, error) {
 		warnings.add(fmt.Sprintf("role %s does not exist", role),
 			fmt.Sprintf(`"create role %s nologin;" and "pgamqp install", or grant privileges one by one`, role))
 	}
+	unsigned, err := keysMissing(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	if unsigned {
+		warnings.add("messages must be signed, and amqp.signing_key is empty: nothing can be published, and what was becomes a dead letter",
+			"select amqp.sign_messages(); or, to deliver messages that are not signed: select amqp.require_signatures(false);")
+	}
 	if s.idleTimeout != "" {
 		warnings.add(fmt.Sprintf("idle_replication_slot_timeout is %s: a daemon that is stopped for longer loses the slot and all that is in it", s.idleTimeout),
 			"alter system set idle_replication_slot_timeout = 0; select pg_reload_conf();")

@@ -255,6 +255,13 @@ func migrateGrants(ctx context.Context, c *changes, state *savedState, keepPubli
 			report.todo("role %s has USAGE on schema amqp and could call its functions; if it publishes: grant pgamqp_publisher to %s", role, role)
 		}
 	}
+	readers, err := c.list(ctx, secretReaders)
+	if err != nil {
+		return err
+	}
+	for _, role := range readers {
+		report.todo("role %s can read passwords and keys in amqp.broker, as who published with pg_amqp had to; if it need not: revoke select on amqp.broker from %s", role, role)
+	}
 	for _, statement := range state.Public {
 		if !keepPublic || !strings.Contains(statement, " on schema ") {
 			report.warn("PUBLIC had a privilege that was taken away: %s", statement)
@@ -262,6 +269,18 @@ func migrateGrants(ctx context.Context, c *changes, state *savedState, keepPubli
 	}
 	return nil
 }
+
+// secretReaders are the roles that were granted the columns of amqp.broker that hold secrets: pg_amqp read the table as
+// whoever published. What PUBLIC had is taken away.
+const secretReaders = `
+select distinct g.grantee::pg_catalog.regrole::text
+  from (select a.grantee, c.relowner from pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
+         where c.oid = 'amqp.broker'::pg_catalog.regclass and a.privilege_type = 'SELECT'
+        union all
+        select a.grantee, c.relowner from pg_catalog.pg_class c join pg_catalog.pg_attribute t on t.attrelid = c.oid, pg_catalog.aclexplode(t.attacl) a
+         where c.oid = 'amqp.broker'::pg_catalog.regclass and a.privilege_type = 'SELECT' and t.attname in ('password', 'tls_key', 'key', 'key_password')) g
+ where g.grantee not in (0, g.relowner) and g.grantee is distinct from pg_catalog.to_regrole('pgamqp_daemon')
+ order by 1`
 
 // tellDependents remembers how dependents read now, and names those that need a look.
 func tellDependents(ctx context.Context, c *changes, state *savedState, before []dependent, report *MigrateReport) error {

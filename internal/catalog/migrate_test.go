@@ -32,6 +32,7 @@ func builtOnPgAMQP() []string {
 		`grant usage on schema amqp to migrated_app, migrated_other`,
 		`grant execute on function amqp.publish(integer, varchar, varchar, varchar, integer, varchar, varchar, varchar, varchar[]) to migrated_app with grant option`,
 		`grant select (broker_id, host) on amqp.broker to migrated_viewer`,
+		`grant select on amqp.broker to migrated_app`, `grant select (host, password) on amqp.broker to migrated_other`,
 		`create domain named as varchar(20) collate "C"`,
 		`create table orders (id integer primary key, note varchar default 'x', sent boolean default amqp.publish(1, 'e', 'default', 'm'))`,
 		`create view sender with (security_barrier) as select o.id, amqp.publish(1, 'e', 'view', o.note) as sent, 'k'::named as named, now()::timestamp(3) as "at It"
@@ -209,10 +210,14 @@ func thereAndBack(t *testing.T, p *testserver.Postgres, setup ...string) {
 		"every role could call amqp.autonomous_publish", "grant pgamqp_publisher to migrated_other",
 		"copy /etc/ssl/ca.pem of the database server to ca.pem", "copy /srv/b/client.pem of the database server to 2-client.pem",
 		"key_password is set", "verify_cn is false",
+		"role migrated_app can read passwords and keys in amqp.broker", "revoke select on amqp.broker from migrated_app", "revoke select on amqp.broker from migrated_other",
 	} {
 		if !strings.Contains(all, want) {
 			t.Errorf("the report does not say %q:\n%s", want, all)
 		}
+	}
+	if strings.Contains(all, "amqp.broker from migrated_viewer") || strings.Contains(all, "amqp.broker from pgamqp") {
+		t.Errorf("the report speaks of who reads no password, or has to:\n%s", all)
 	}
 	brokers, err := catalog.Brokers(t.Context(), conn)
 	if err != nil || len(brokers) != 2 {

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pglogrepl"
@@ -13,6 +14,7 @@ type Signatures struct {
 	Keys     [][]byte // of HMAC-SHA256, secret
 	Required bool
 	From     pglogrepl.LSN // zero is the beginning
+	Snapshot string        // pg_snapshot: what every transaction that it shows has changed is in here
 }
 
 // innerPad is what HMAC (RFC 2104) combines a key with for its inner hash.
@@ -24,8 +26,9 @@ func ReadSignatures(ctx context.Context, conn *pgx.Conn) (Signatures, error) {
 	var from *string
 	err := conn.QueryRow(ctx, `
 		select i.signed_from is not null,
-		       case when i.signed_on = (select c.system_identifier from pg_catalog.pg_control_system() c) then i.signed_from::text end
-		  from amqp.installation i`).Scan(&s.Required, &from)
+		       case when i.signed_on = (select c.system_identifier from pg_catalog.pg_control_system() c) then i.signed_from::text end,
+		       pg_catalog.pg_current_snapshot()::text
+		  from amqp.installation i`).Scan(&s.Required, &from, &s.Snapshot)
 	if err == nil && from != nil {
 		s.From, err = pglogrepl.ParseLSN(*from)
 	}
@@ -45,4 +48,23 @@ func ReadSignatures(ctx context.Context, conn *pgx.Conn) (Signatures, error) {
 		return s, fmt.Errorf("read amqp.signing_key: %w", err)
 	}
 	return s, nil
+}
+
+// keysMissing tells whether signatures are required, and there is no key to make or to check them with. The answer is
+// false to a role that may not read that.
+func keysMissing(ctx context.Context, conn *pgx.Conn) (missing bool, err error) {
+	const readable = `
+		select coalesce(pg_catalog.bool_and(pg_catalog.has_table_privilege(t, 'select')), false)
+		  from (values (pg_catalog.to_regclass('amqp.signing_key')), (pg_catalog.to_regclass('amqp.installation'))) v(t) where t is not null having pg_catalog.count(*) = 2`
+	err = conn.QueryRow(ctx, readable).Scan(&missing)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false, nil
+	}
+	if err == nil && missing {
+		err = conn.QueryRow(ctx, `select i.signed_from is not null and not exists (select from amqp.signing_key) from amqp.installation i`).Scan(&missing)
+	}
+	if err != nil {
+		return false, fmt.Errorf("read amqp.signing_key: %w", err)
+	}
+	return missing, nil
 }

@@ -21,6 +21,9 @@ func (c ConnString) String() string {
 	return maskKeywords(string(c))
 }
 
+// HasSecret tells whether it holds a password.
+func (c ConnString) HasSecret() bool { return c.String() != string(c) }
+
 // GoString does the same for the verb %#v.
 func (c ConnString) GoString() string { return c.String() }
 

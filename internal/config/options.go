@@ -34,7 +34,8 @@ func options() []option {
 		value("database_url", "how to reach PostgreSQL: a `URL` or keywords and values; libpq's PG* variables fill in the rest", about{
 			takes: "a connection string of libpq: `postgres://user@host:port/database?key=value`, or `host=... dbname=...`; empty for PG* variables alone",
 			does: "Names the server, the database and the role. All connections are made with it: the stream, and those that read brokers, " +
-				"store dead letters and look at the slot. Where it is shown or logged its passwords are masked.",
+				"store dead letters and look at the slot. Where it is shown or logged its passwords are masked; a flag with one is visible in the list of processes, and `run` warns of it. " +
+				"A password file and certificates that it names are read anew for each connection, so that they can be replaced.",
 			change: "Always, unless PG* variables say it all. Give all hosts of a cluster (`postgres://pgamqp@a,b/shop`) and the daemon works with the one that is the primary.",
 			with: "PG* variables fill in what it leaves out; without `connect_timeout` it is 10 s, and the daemon takes 15 s at most, without `application_name` it is `pgamqp`. " +
 				"`pg_hba.conf` must have a line for the database's name.",

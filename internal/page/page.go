@@ -145,7 +145,7 @@ func (p *Page) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /{$}", p.serve)
 	mux.HandleFunc("GET /events", p.events)
 	mux.Handle("GET /assets/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		harden(w)
+		Harden(w)
 		if strings.HasSuffix(r.URL.Path, ".html") {
 			http.NotFound(w, r) // the template
 			return
@@ -154,8 +154,8 @@ func (p *Page) Register(mux *http.ServeMux) {
 	}))
 }
 
-// harden keeps what others write from doing anything in a browser, and others from showing the page as theirs.
-func harden(w http.ResponseWriter) {
+// Harden keeps what others write from doing anything in a browser, and others from showing the page as theirs.
+func Harden(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -169,7 +169,7 @@ func (p *Page) serve(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	harden(w)
+	Harden(w)
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	_, _ = w.Write(out.Bytes())
@@ -183,7 +183,7 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer p.listen(-1)
-	harden(w)
+	Harden(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	control := http.NewResponseController(w)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 // EnvPrefix begins the names of variables that can be referred to.
@@ -98,7 +99,7 @@ func (s *Store) file(name string) (string, error) {
 		return "", fmt.Errorf("secrets_dir: %w", err)
 	}
 	defer func() { _ = root.Close() }()
-	f, err := root.Open(name)
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO would wait for a writer
 	if err != nil {
 		return "", fmt.Errorf("in secrets_dir (%s): %w", s.dir, err)
 	}

@@ -5,7 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 func write(t *testing.T, path, content string) {
@@ -108,5 +110,31 @@ func TestSecretIsReadAnewAndKeptWhileItIsReplaced(t *testing.T) {
 	s.Sweep()
 	if got, err := s.Resolve("file:a"); err == nil || got != "" {
 		t.Errorf("kept although nothing has asked for it: %q, %v", got, err)
+	}
+}
+
+// A FIFO without a writer would hold up who opens it, and with it all brokers.
+func TestWhatIsNoFileIsNotOpened(t *testing.T) {
+	s, dir := store(t)
+	if err := syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("fifo", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, value := range []string{"file:fifo", "file:link"} {
+		ended := make(chan error, 1)
+		go func() { // resolves
+			_, err := s.Resolve(value)
+			ended <- err
+		}()
+		select {
+		case err := <-ended:
+			if err == nil || !strings.Contains(err.Error(), "it is no file") {
+				t.Errorf("%s: %v", value, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: it hangs", value)
+		}
 	}
 }

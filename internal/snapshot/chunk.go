@@ -17,7 +17,7 @@ type Chunk struct {
 
 	token  string
 	before []uint32 // transactions that its snapshot must show
-	shows  visibility
+	shows  Visibility
 	early  []early // what the stream told while it was read
 	size   int     // of those, in bytes
 	rows   []decoder.Tuple
@@ -89,7 +89,7 @@ func (c *Chunk) fill(rows []decoder.Tuple) {
 // apply leaves out what a transaction has changed that the snapshot does not show.
 func (c *Chunk) apply(xid uint32, change *decoder.Change) {
 	switch {
-	case c.shows.shows(xid):
+	case c.shows.Shows(xid):
 		return
 	case !c.alike(change.Relation):
 		c.err = errAltered

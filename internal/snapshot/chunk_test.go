@@ -69,7 +69,7 @@ func follow(t *testing.T, rel *decoder.Relation) (*Tracker, *Chunk) {
 	tracker := &Tracker{}
 	tracker.watch("public", "t")
 	c := tracker.begin("token", rel)
-	v, err := parseVisibility("100:150:120")
+	v, err := ParseVisibility("100:150:120")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestChunkWaitsForWhatTheStreamHasToldBefore(t *testing.T) {
 	during.XID = 300
 	tracker.Changed(during)
 	for text, want := range map[string]bool{"100:150:": false, "100:201:200": false, "100:201:199": true} {
-		v, err := parseVisibility(text)
+		v, err := ParseVisibility(text)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -259,17 +259,17 @@ func TestOtherTablesDoNotConcernTheChunk(t *testing.T) {
 
 // Numbers of transactions wrap around, the server's own have 64 bits.
 func TestVisibilityKnowsTransactionsByTheirLowerHalf(t *testing.T) {
-	v, err := parseVisibility("8589934590:8589934600:8589934593,8589934598") // 2^33 = 8589934592
+	v, err := ParseVisibility("8589934590:8589934600:8589934593,8589934598") // 2^33 = 8589934592
 	if err != nil {
 		t.Fatal(err)
 	}
 	for xid, want := range map[uint32]bool{0xffffffff: true, 0xfffffffd: true, 0: true, 1: false, 2: true, 6: false, 7: true, 8: false, 100: false, 0x80000000: false, 0x80000009: true} {
-		if got := v.shows(xid); got != want {
+		if got := v.Shows(xid); got != want {
 			t.Errorf("shows %d: %t", xid, got)
 		}
 	}
 	for _, bad := range []string{"", "1", "1:2", "a:2:", "1:b:", "1:2:c"} {
-		if _, err := parseVisibility(bad); err == nil {
+		if _, err := ParseVisibility(bad); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
 	}

@@ -233,7 +233,7 @@ func (t *Taker) awaitWriters(ctx context.Context, oid uint32) error {
 // read fills a chunk and gives it its place. false means that the snapshot was stopped or set back.
 func (t *Taker) read(ctx context.Context, s *catalog.Snapshot, table *catalog.Table, chunk *Chunk) (rows *catalog.ChunkRows, placed bool, err error) {
 	shown := func(text string) (bool, error) {
-		v, err := parseVisibility(text)
+		v, err := ParseVisibility(text)
 		return err == nil && t.cfg.Tracker.shown(chunk, v), err
 	}
 	err = t.cfg.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {

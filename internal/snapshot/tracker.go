@@ -65,16 +65,16 @@ func (t *Tracker) begin(prefix string, rel *decoder.Relation) *Chunk {
 
 // shown tells whether a snapshot shows all that the stream had delivered when the chunk was begun.
 // If so the chunk is read with it.
-func (t *Tracker) shown(c *Chunk, v visibility) bool {
+func (t *Tracker) shown(c *Chunk, v Visibility) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, xid := range c.before {
-		if !v.shows(xid) {
+		if !v.Shows(xid) {
 			return false
 		}
 	}
 	for xid := range t.unseen {
-		if v.shows(xid) {
+		if v.Shows(xid) {
 			delete(t.unseen, xid)
 		}
 	}

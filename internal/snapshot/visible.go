@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// visibility is what a snapshot of the server shows: pg_snapshot, as text ("Transaction ID and
+// Visibility is what a snapshot of the server shows: pg_snapshot, as text ("Transaction ID and
 // Snapshot Information Functions" in PostgreSQL's documentation).
-type visibility struct {
+type Visibility struct {
 	xmin, xmax uint64
 	open       map[uint64]bool // that were in progress, between the two
 }
 
-// parseVisibility reads a text such as 10:20:10,14,15.
-func parseVisibility(text string) (v visibility, err error) {
+// ParseVisibility reads a text such as 10:20:10,14,15.
+func ParseVisibility(text string) (v Visibility, err error) {
 	parts := strings.Split(text, ":")
 	if len(parts) != 3 {
 		return v, fmt.Errorf("%q is not a snapshot", text)
@@ -36,10 +36,10 @@ func parseVisibility(text string) (v visibility, err error) {
 	return v, nil
 }
 
-// shows tells whether a transaction that has committed is in the snapshot. The stream knows the
+// Shows tells whether a transaction that has committed is in the snapshot. The stream knows the
 // lower half of its number; the rest follows from xmax, as two that run at a time are less than 2^31
 // apart.
-func (v visibility) shows(xid uint32) bool {
+func (v Visibility) Shows(xid uint32) bool {
 	behind := int32(xid - uint32(v.xmax))
 	if behind >= 0 {
 		return false
