@@ -180,6 +180,38 @@ func TestRowsThatAreEqualAreLeftOutOneByOne(t *testing.T) {
 	}
 }
 
+// Rows without a key, or with all columns as their key, may be equal. What comes in addition leaves out
+// none that was there.
+func TestInsertionsLeaveOutNoRowThatMayBeAnother(t *testing.T) {
+	full, keyless, keyed := relation(true), relation(false), relation(false)
+	keyless.Columns[0].Key = false
+	insert := func(rel *decoder.Relation, row string) *decoder.Message { return told(rel, decoder.OpInsert, "", row) }
+	remove := func(rel *decoder.Relation, row string) *decoder.Message { return told(rel, decoder.OpDelete, row, "") }
+	for _, c := range []struct {
+		name    string
+		rel     *decoder.Relation
+		changes []*decoder.Message
+		want    string
+	}{
+		{"insertions, no key", keyless, []*decoder.Message{insert(keyless, "3 c z"), insert(keyless, "1 a x")}, "1 a x, 2 b y"},
+		{"an equal row, full", full, []*decoder.Message{insert(full, "1 a x")}, "1 a x, 2 b y"},
+		{"an equal row that goes again, full", full, []*decoder.Message{insert(full, "1 a x"), remove(full, "1 a x")}, "1 a x, 2 b y"},
+		{"an equal row, and both go, full", full, []*decoder.Message{insert(full, "1 a x"), remove(full, "1 a x"), remove(full, "1 a x")}, "2 b y"},
+		{"a row that goes and comes again, full", full, []*decoder.Message{remove(full, "1 a x"), insert(full, "1 a x")}, "2 b y"},
+		{"a row that becomes equal and another one, full", full, []*decoder.Message{
+			told(full, decoder.OpUpdate, "2 b y", "1 a x"), told(full, decoder.OpUpdate, "1 a x", "2 b y"),
+		}, "1 a x"},
+		// Its deletion is not told where the publication leaves deletions out.
+		{"a key that comes again", keyed, []*decoder.Message{insert(keyed, "1 n n")}, "2 b y"},
+	} {
+		for _, early := range []bool{false, true} {
+			if got := settle(t, c.rel, "1 a x,2 b y", c.changes, early); got != c.want {
+				t.Errorf("%s, while it was read %t: %s, want %s", c.name, early, got, c.want)
+			}
+		}
+	}
+}
+
 // What the snapshot shows is in the rows.
 func TestTransactionsThatTheSnapshotShowsLeaveNothingOut(t *testing.T) {
 	rel := relation(false)
