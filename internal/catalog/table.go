@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -54,9 +55,9 @@ func ReadTable(ctx context.Context, conn *pgx.Conn, publication, schema, name st
 	}
 	const columns = `
 		select a.attname::text, a.atttypid, a.atttypmod,
-		       case c.relreplident when 'f' then true when 'n' then false
-		         else exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and a.attnum = any (i.indkey::smallint[])
-		                        and case c.relreplident when 'i' then i.indisreplident else i.indisprimary end) end
+		       c.relreplident = 'f' or exists (
+		         select from pg_catalog.pg_index i, pg_catalog.unnest(i.indkey::smallint[]) with ordinality k(attnum, n)
+		          where i.indexrelid = pg_catalog.pg_get_replica_identity_index(c.oid) and k.attnum = a.attnum and k.n <= i.indnkeyatts)
 		  from pg_catalog.pg_publication_tables t, pg_catalog.pg_class c
 		  join pg_catalog.pg_attribute a on a.attrelid = c.oid
 		 where t.pubname = $1 and t.schemaname = $2 and t.tablename = $3 and c.oid = $4 and a.attnum > 0 and not a.attisdropped
@@ -72,11 +73,12 @@ func ReadTable(ctx context.Context, conn *pgx.Conn, publication, schema, name st
 	if err != nil {
 		return nil, fmt.Errorf("read the columns of table %s.%s: %w", schema, name, err)
 	}
+	// The replica identity comes first: by it the stream tells where a row was and is.
 	const order = `
 		select a.attname::text, pg_catalog.format_type(a.atttypid, -1)
 		  from (select i.* from pg_catalog.pg_index i
 		         where i.indrelid = $1 and (i.indisprimary or i.indisreplident) and i.indisvalid
-		         order by i.indisprimary desc limit 1) i,
+		         order by i.indisreplident desc limit 1) i,
 		       pg_catalog.unnest(i.indkey::smallint[]) with ordinality k(attnum, n)
 		  join pg_catalog.pg_attribute a on a.attrelid = $1 and a.attnum = k.attnum
 		 where k.n <= i.indnkeyatts order by k.n`
@@ -113,7 +115,7 @@ const blocks = 256
 // output functions write them, by the settings of the connection.
 func (t *Table) ReadChunk(ctx context.Context, conn *pgconn.PgConn, after []string, limits ChunkLimits, shown func(string) (bool, error)) (_ *ChunkRows, err error) {
 	// The lock comes first: a snapshot from before a rewrite of the table would show it empty.
-	begin := `begin isolation level repeatable read read only; set local lock_timeout = '5s'; lock table ` + t.from() +
+	begin := `begin isolation level repeatable read read only; set local lock_timeout = '5s'; set local row_security = off; lock table ` + t.from() +
 		` in access share mode; select pg_catalog.pg_current_snapshot()::text`
 	if !t.partitioned {
 		begin += `, pg_catalog.pg_relation_filenode(` + strconv.FormatUint(uint64(t.OID), 10) + `), pg_catalog.pg_relation_size(` +
@@ -189,7 +191,10 @@ func (t *Table) readByPlace(ctx context.Context, conn *pgconn.PgConn, after []st
 	return out, nil
 }
 
-// read fetches rows by a cursor until it has enough. exhausted says that the query has no more.
+// maxFetch bounds the rows that the server sends in vain when they are larger than those before.
+const maxFetch = 128
+
+// read fetches rows by a cursor until it has enough, and keeps no more. exhausted says that the query has no more.
 func (t *Table) read(ctx context.Context, conn *pgconn.PgConn, keys, where, order string, limits ChunkLimits, keyColumns int) (out *ChunkRows, exhausted bool, err error) {
 	columns := make([]string, len(t.Columns))
 	for i, c := range t.Columns {
@@ -204,30 +209,45 @@ func (t *Table) read(ctx context.Context, conn *pgconn.PgConn, keys, where, orde
 		return nil, false, fmt.Errorf("read %s.%s: %w", t.Schema, t.Name, err)
 	}
 	out = &ChunkRows{}
-	bytes := 0
-	for fetch := 1; len(out.Rows) < limits.MaxRows && bytes < limits.MaxBytes; {
-		results, err := conn.Exec(ctx, "fetch "+strconv.Itoa(fetch)+" from pgamqp_chunk").ReadAll()
-		if err != nil {
+	size := 0
+	for fetch := 1; len(out.Rows) < limits.MaxRows && size < limits.MaxBytes; {
+		found := 0
+		results := conn.Exec(ctx, "fetch "+strconv.Itoa(fetch)+" from pgamqp_chunk")
+		for results.NextResult() {
+			for rows := results.ResultReader(); rows.NextRow(); found++ {
+				if size < limits.MaxBytes {
+					size += out.add(rows.Values(), keyColumns)
+				}
+			}
+		}
+		if err := results.Close(); err != nil {
 			return nil, false, fmt.Errorf("read %s.%s: %w", t.Schema, t.Name, err)
 		}
-		rows := results[0].Rows
-		for _, row := range rows {
-			for _, value := range row {
-				bytes += len(value)
-			}
-			out.Rows = append(out.Rows, row[:len(t.Columns)])
-			out.After = out.After[:0]
-			for _, key := range row[len(row)-keyColumns:] {
-				out.After = append(out.After, string(key))
-			}
-		}
-		if len(rows) < fetch {
+		if found < fetch && size < limits.MaxBytes {
 			return out, true, nil
 		}
 		// As many as fit, if they are like those so far, of which there should be some for that.
-		fetch = max(1, min(limits.MaxRows-len(out.Rows), 4*len(out.Rows), (limits.MaxBytes-bytes)/(bytes/len(out.Rows)+1)))
+		fetch = max(1, min(limits.MaxRows-len(out.Rows), 4*len(out.Rows), (limits.MaxBytes-size)/(size/max(1, len(out.Rows))+1), maxFetch))
 	}
 	return out, false, nil
+}
+
+// add takes a row, whose last values are its place, and returns its size. The values are the connection's.
+func (c *ChunkRows) add(values [][]byte, keyColumns int) (size int) {
+	last := len(values) - keyColumns
+	row := make([][]byte, last)
+	for i, value := range values[:last] {
+		row[i] = bytes.Clone(value)
+	}
+	c.Rows = append(c.Rows, row)
+	c.After = c.After[:0]
+	for _, key := range values[last:] {
+		c.After = append(c.After, string(key))
+	}
+	for _, value := range values {
+		size += len(value)
+	}
+	return size
 }
 
 // from is the table for FROM and LOCK. What inherits from it is published under its own name.
