@@ -123,3 +123,11 @@ func Writers(ctx context.Context, conn *pgx.Conn, oid uint32) ([]string, error) 
 	}
 	return pgx.CollectRows(found, pgx.RowTo[string])
 }
+
+// CurrentSnapshot returns what the server shows now, as the text of a pg_snapshot.
+func CurrentSnapshot(ctx context.Context, conn *pgx.Conn) (text string, err error) {
+	if err := conn.QueryRow(ctx, `select pg_catalog.pg_current_snapshot()::text`).Scan(&text); err != nil {
+		return "", fmt.Errorf("read which transactions are visible: %w", err)
+	}
+	return text, nil
+}

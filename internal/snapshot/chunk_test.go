@@ -249,6 +249,51 @@ func TestChunkWaitsForWhatTheStreamHasToldBefore(t *testing.T) {
 	}
 }
 
+// A snapshot shows for good what it shows, so there may be any number of such transactions while it is used.
+func TestTransactionsThatAreShownAreNotKept(t *testing.T) {
+	rel := relation(false)
+	tracker := &Tracker{}
+	tracker.watch("public", "t")
+	look := func(text string) {
+		t.Helper()
+		v, err := parseVisibility(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tracker.seen(v)
+	}
+	tell := func(from, to uint32) {
+		for xid := from; xid < to; xid++ {
+			m := told(rel, decoder.OpUpdate, "", "1 b x")
+			m.XID = xid
+			tracker.Changed(m)
+		}
+	}
+	tell(100, 1000)
+	look("100:900:950")
+	if n := len(tracker.unseen); n != 100 {
+		t.Errorf("%d transactions are kept of 100 that are not shown", n)
+	}
+	c := tracker.begin("token", rel)
+	v, err := parseVisibility("2000:2000:")
+	if err != nil || !tracker.shown(c, v) {
+		t.Fatal("a snapshot does not show what has committed", err)
+	}
+	tell(1000, 2000)
+	if n := len(tracker.unseen); n != 0 {
+		t.Errorf("%d transactions are kept although the last chunk's snapshot shows them", n)
+	}
+	tell(2000, 2010)
+	if n := len(tracker.unseen); n != 10 {
+		t.Errorf("%d transactions are kept of 10 that it does not show", n)
+	}
+	// Another table begins anew.
+	tracker.watch("public", "t")
+	if tell(100, 101); len(tracker.unseen) != 1 {
+		t.Error("what an earlier snapshot has shown holds for another one")
+	}
+}
+
 func TestChunksThatCannotBeUsed(t *testing.T) {
 	rel := relation(false)
 	altered := relation(false)

@@ -227,7 +227,18 @@ func (t *Taker) awaitWriters(ctx context.Context, oid uint32) error {
 	for look := 0; ; look++ {
 		var writers []string
 		err := t.cfg.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
-			writers, err = catalog.Writers(ctx, conn, oid)
+			if writers, err = catalog.Writers(ctx, conn, oid); err != nil {
+				return err
+			}
+			// It can take long, and the stream goes on.
+			text, err := catalog.CurrentSnapshot(ctx, conn)
+			if err != nil {
+				return err
+			}
+			v, err := parseVisibility(text)
+			if err == nil {
+				t.cfg.Tracker.seen(v)
+			}
 			return err
 		})
 		if err != nil {

@@ -20,8 +20,9 @@ type Tracker struct {
 	// unseen are transactions that have changed the table, as far as the stream has come, and that no
 	// snapshot is known to show.
 	unseen map[uint32]bool
-	chunk  *Chunk // that is read, or waits for its place; nil if none
-	number int    // of chunks that were begun, for their tokens
+	last   *visibility // the last snapshot that is known; what one shows all later ones do; nil if none
+	chunk  *Chunk      // that is read, or waits for its place; nil if none
+	number int         // of chunks that were begun, for their tokens
 }
 
 // watch begins to follow a table, or with empty names ends it.
@@ -29,7 +30,7 @@ func (t *Tracker) watch(schema, table string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.schema, t.table = schema, table
-	t.unseen, t.chunk = make(map[uint32]bool), nil
+	t.unseen, t.last, t.chunk = make(map[uint32]bool), nil, nil
 	t.watching.Store(table != "")
 }
 
@@ -44,7 +45,9 @@ func (t *Tracker) Changed(m *decoder.Message) {
 	if rel.Name != t.table || rel.Schema != t.schema {
 		return
 	}
-	t.unseen[m.XID] = true
+	if t.last == nil || !t.last.shows(m.XID) {
+		t.unseen[m.XID] = true
+	}
 	if t.chunk != nil {
 		t.chunk.note(m.XID, m.Change)
 	}
@@ -68,18 +71,27 @@ func (t *Tracker) begin(prefix string, rel *decoder.Relation) *Chunk {
 func (t *Tracker) shown(c *Chunk, v visibility) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.forget(v)
 	for _, xid := range c.before {
 		if !v.shows(xid) {
 			return false
 		}
 	}
-	for xid := range t.unseen {
-		if v.shows(xid) {
-			delete(t.unseen, xid)
-		}
-	}
 	c.shows = v
 	return true
+}
+
+// seen is told of a snapshot of the server while no chunk is read.
+func (t *Tracker) seen(v visibility) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.forget(v)
+}
+
+// forget drops transactions that a snapshot shows. The caller has locked mu.
+func (t *Tracker) forget(v visibility) {
+	maps.DeleteFunc(t.unseen, func(xid uint32, _ bool) bool { return v.shows(xid) })
+	t.last = &v
 }
 
 // fill gives a chunk its rows, or says why it cannot have any.
