@@ -35,6 +35,9 @@ func (d *daemon) begin(ctx context.Context, at replication.Start) (replication.B
 	if err != nil {
 		return replication.Begun{}, err
 	}
+	if err := d.followSnapshots(ctx); err != nil {
+		return replication.Begun{}, err
+	}
 	end, forget, err := d.isolation.Begin(ctx,
 		&catalog.Lanes{Ask: d.ask, Slot: d.cfg.Slot, PID: at.PID},
 		isolation.Start{Confirmed: at.Confirmed, Remembered: at.Remembered, History: at.History})

@@ -2,6 +2,7 @@ package catalog_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -122,5 +123,45 @@ func TestRowLevelSecurityIsAnError(t *testing.T) {
 	exec(t, conn, `alter role `+name+`_reader bypassrls`)
 	if rows, _ := readAll(t, reader, table, catalog.ChunkLimits{MaxRows: 100, MaxBytes: 1000}); rows[0] != 10 {
 		t.Errorf("%d rows of 10 were read by one who may", rows)
+	}
+}
+
+// Rows by their keys, which come in any order and may be gone.
+func TestRowsAreReadByTheirKeys(t *testing.T) {
+	conn, name := installed(t, server(t, 15))
+	table := published(t, conn, name, "t",
+		`create table public.t (pgamqp_n int, id int, k text, note text, primary key (k, id))`,
+		`insert into public.t select 0, n, 'k''' || n, repeat('a', 400) from generate_series(1, 5) n`)
+	limits := catalog.ChunkLimits{MaxRows: 100, MaxBytes: 1000}
+	always := func(string) (bool, error) { return true, nil }
+	keys := [][]string{{"4", "k'4"}, {"9", "k'9"}, {"4", "k'1"}, {"1", "k'1"}, {"5", "k'5"}, {"2", "k'2"}}
+	var got []string
+	for len(keys) > 0 {
+		rows, used, err := table.ReadRows(t.Context(), conn.PgConn(), keys, limits, always)
+		if err != nil || rows.End || rows.After != nil {
+			t.Fatalf("%+v, %v", rows, err)
+		}
+		for _, row := range rows.Rows {
+			got = append(got, string(row[1]))
+		}
+		got = append(got, fmt.Sprint("used ", used))
+		keys = keys[used:]
+	}
+	if text := strings.Join(got, ", "); text != "4, 1, 5, used 5, 2, used 1" {
+		t.Error(text)
+	}
+	if _, _, err := table.ReadRows(t.Context(), conn.PgConn(), [][]string{{"1"}}, limits, always); !errors.Is(err, catalog.ErrNoSnapshot) {
+		t.Errorf("a key of another table: %v", err)
+	}
+}
+
+func TestTableThatTookTheNameOfAnotherOneIsNotRead(t *testing.T) {
+	conn, name := installed(t, server(t, 15))
+	table := published(t, conn, name, "t", `create table public.t (id int primary key)`)
+	exec(t, conn, `alter table public.t rename to u`)
+	exec(t, conn, `create table public.t (id int primary key)`)
+	_, err := table.ReadChunk(t.Context(), conn.PgConn(), nil, catalog.ChunkLimits{MaxRows: 1, MaxBytes: 1}, func(string) (bool, error) { return true, nil })
+	if !errors.Is(err, catalog.ErrNoSnapshot) || !strings.Contains(err.Error(), "another table has its name now") {
+		t.Errorf("%v", err)
 	}
 }

@@ -15,14 +15,19 @@ type Chunk struct {
 	// At is when it was read.
 	At time.Time
 
-	token  string
-	before []uint32 // transactions that its snapshot must show
-	shows  visibility
-	early  []early // what the stream told while it was read
-	size   int     // of those, in bytes
-	rows   []decoder.Tuple
-	byKey  map[string]*alike // those left out are not in it
-	err    error             // why it cannot be used
+	token    string
+	snapshot int32
+	again    [][]string // keys of the rows, if they are read once more
+	mark     int64      // of the note that ends with these; 0 if none does
+	first    bool       // it is the first one of the table
+	end      bool       // it is the last one of the table
+	before   []uint32   // transactions that its snapshot must show
+	shows    visibility
+	early    []early // what the stream told while it was read
+	size     int     // of those, in bytes
+	rows     []decoder.Tuple
+	byKey    map[string]*alike // those left out are not in it
+	err      error             // why it cannot be used
 
 	settled chan Outcome // capacity 1
 }
@@ -81,7 +86,12 @@ func (c *Chunk) note(xid uint32, change *decoder.Change) {
 func (c *Chunk) fill(rows []decoder.Tuple) {
 	c.rows, c.byKey = rows, make(map[string]*alike, len(rows))
 	for i, row := range rows {
-		c.put(i, c.key(row.Values(nil)))
+		key := c.key(row.Values(nil))
+		if c.byKey[key] != nil && c.unique() { // two keys of rows that are read once more were equal
+			c.rows[i] = nil
+			continue
+		}
+		c.put(i, key)
 	}
 	for _, e := range c.early {
 		if c.err == nil {

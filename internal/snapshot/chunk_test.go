@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/pgamqp/pgamqp/decoder"
+	"github.com/pgamqp/pgamqp/internal/catalog"
 )
 
 // relation is a table with a key, or under FULL.
@@ -68,7 +69,7 @@ func follow(t *testing.T, rel *decoder.Relation) (*Tracker, *Chunk) {
 	t.Helper()
 	tracker := &Tracker{}
 	tracker.watch("public", "t")
-	c := tracker.begin("token", rel)
+	c := tracker.begin("token", rel, &catalog.Snapshot{ID: 1}, true)
 	v, err := parseVisibility("100:150:120")
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +138,7 @@ func settle(t *testing.T, rel *decoder.Relation, rows string, changes []*decoder
 	for _, r := range strings.Split(rows, ",") {
 		all = append(all, row(r))
 	}
-	if err := tracker.fill(c, all); err != nil {
+	if err := tracker.fill(c, all, 0, false); err != nil {
 		t.Fatal(err)
 	}
 	if !early {
@@ -230,7 +231,7 @@ func TestChunkWaitsForWhatTheStreamHasToldBefore(t *testing.T) {
 	tracker := &Tracker{}
 	tracker.watch("public", "t")
 	tracker.Changed(told(rel, decoder.OpUpdate, "", "1 b x")) // by transaction 200
-	c := tracker.begin("token", rel)
+	c := tracker.begin("token", rel, &catalog.Snapshot{ID: 1}, true)
 	during := told(rel, decoder.OpUpdate, "", "2 b x")
 	during.XID = 300
 	tracker.Changed(during)
@@ -244,7 +245,7 @@ func TestChunkWaitsForWhatTheStreamHasToldBefore(t *testing.T) {
 		}
 	}
 	// The next one waits for what came while this one was read, and no more for the first.
-	if next := tracker.begin("token", rel); len(next.before) != 1 || next.before[0] != 300 {
+	if next := tracker.begin("token", rel, &catalog.Snapshot{ID: 1}, true); len(next.before) != 1 || next.before[0] != 300 {
 		t.Errorf("the next chunk waits for %v", next.before)
 	}
 }
@@ -274,7 +275,7 @@ func TestTransactionsThatAreShownAreNotKept(t *testing.T) {
 	if n := len(tracker.unseen); n != 100 {
 		t.Errorf("%d transactions are kept of 100 that are not shown", n)
 	}
-	c := tracker.begin("token", rel)
+	c := tracker.begin("token", rel, &catalog.Snapshot{ID: 1}, true)
 	v, err := parseVisibility("2000:2000:")
 	if err != nil || !tracker.shown(c, v) {
 		t.Fatal("a snapshot does not show what has committed", err)
@@ -299,7 +300,7 @@ func TestChunksThatCannotBeUsed(t *testing.T) {
 	altered := relation(false)
 	altered.Columns = append(altered.Columns, decoder.Column{Name: "new", Type: 25})
 	tracker, c := follow(t, rel)
-	if err := tracker.fill(c, nil); err != nil {
+	if err := tracker.fill(c, nil, 0, false); err != nil {
 		t.Fatal(err)
 	}
 	tracker.Changed(told(altered, decoder.OpInsert, "", "1 a x -"))
@@ -311,7 +312,7 @@ func TestChunksThatCannotBeUsed(t *testing.T) {
 	for range maxEarly + 1 {
 		tracker.Changed(told(rel, decoder.OpInsert, "", "1 a x"))
 	}
-	if err := tracker.fill(c, nil); err != errBusy { //nolint:errorlint // the very one
+	if err := tracker.fill(c, nil, 0, false); err != errBusy { //nolint:errorlint // the very one
 		t.Errorf("of a table that changes too fast: %v", err)
 	}
 
@@ -353,8 +354,8 @@ func TestVisibilityKnowsTransactionsByTheirLowerHalf(t *testing.T) {
 }
 
 func TestPlacesAreRead(t *testing.T) {
-	p, err := ParsePlace([]byte(`{"snapshot": 3, "chunk": 7, "schema": "s", "table": "t", "after": ["1", "a"], "rows": 20, "end": true, "token": "x-1"}`))
-	if err != nil || fmt.Sprintf("%+v", p) != "{Snapshot:3 Chunk:7 Schema:s Table:t After:[1 a] Rows:20 End:true Token:x-1}" {
+	p, err := ParsePlace([]byte(`{"snapshot": 3, "chunk": 7, "schema": "s", "table": "t", "after": ["1", "a"], "rows": 20, "end": true, "token": "x-1", "moved": [["1"]]}`))
+	if err != nil || fmt.Sprintf("%+v", p) != "{Snapshot:3 Chunk:7 Schema:s Table:t After:[1 a] Rows:20 End:true Token:x-1 Moved:[[1]]}" {
 		t.Errorf("%+v, %v", p, err)
 	}
 	if _, err := ParsePlace([]byte("nonsense")); err == nil {

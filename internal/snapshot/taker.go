@@ -157,6 +157,9 @@ func (t *Taker) take(ctx context.Context, s *catalog.Snapshot) error {
 	if err != nil {
 		return err
 	}
+	if s.OID != 0 && s.OID != table.OID {
+		return table.Exchanged()
+	}
 	t.cfg.Tracker.watch(s.Schema, s.Table)
 	defer t.cfg.Tracker.watch("", "")
 	t.cfg.Metrics.Running.Set(1)
@@ -166,10 +169,16 @@ func (t *Taker) take(ctx context.Context, s *catalog.Snapshot) error {
 		return err
 	}
 	rel := relationOf(table)
+	again, end := false, false // whether the last chunk was of rows that are read once more, and whether the table's end was read
 	for {
-		chunk := t.cfg.Tracker.begin(t.token, rel)
+		chunk := t.cfg.Tracker.begin(t.token, rel, s, end || !again)
+		if again = len(chunk.again) > 0; end && !again {
+			t.cfg.Tracker.drop(chunk)
+			return t.done(ctx, s)
+		}
 		rows, placed, err := t.read(ctx, s, table, chunk)
 		if err != nil || !placed {
+			t.cfg.Tracker.drop(chunk)
 			return err
 		}
 		var outcome Outcome
@@ -182,6 +191,7 @@ func (t *Taker) take(ctx context.Context, s *catalog.Snapshot) error {
 		if rows.After != nil {
 			s.After = rows.After
 		}
+		end = end || rows.End
 		switch outcome {
 		case Again:
 			return fmt.Errorf("%w: %w", errInVain, chunk.err)
@@ -192,13 +202,19 @@ func (t *Taker) take(ctx context.Context, s *catalog.Snapshot) error {
 		case Sent:
 			t.wait.Reset()
 		}
-		if rows.End {
-			t.log.Info("a snapshot is done", slog.Int("snapshot", int(s.ID)), slog.Int64("chunks", s.Chunk))
-			return t.cfg.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-				return catalog.SnapshotDone(ctx, conn, s.ID, s.Chunk)
-			})
-		}
 	}
+}
+
+// done ends a snapshot whose rows were all sent.
+func (t *Taker) done(ctx context.Context, s *catalog.Snapshot) error {
+	return t.cfg.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		done, err := catalog.SnapshotDone(ctx, conn, s.ID, s.Chunk)
+		if done {
+			t.cfg.Tracker.end(s.ID)
+			t.log.Info("a snapshot is done", slog.Int("snapshot", int(s.ID)), slog.Int64("chunks", s.Chunk))
+		}
+		return err
+	})
 }
 
 func (t *Taker) table(ctx context.Context, s *catalog.Snapshot) (table *catalog.Table, err error) {
@@ -264,10 +280,15 @@ func (t *Taker) read(ctx context.Context, s *catalog.Snapshot, table *catalog.Ta
 	}
 	err = t.cfg.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		wait := backoff.New(time.Millisecond, 100*time.Millisecond)
+		used := 0
 		for {
 			var err error
 			chunk.At = time.Now()
-			rows, err = table.ReadChunk(ctx, conn.PgConn(), s.After, limits(), shown)
+			if len(chunk.again) > 0 {
+				rows, used, err = table.ReadRows(ctx, conn.PgConn(), chunk.again, limits(), shown)
+			} else {
+				rows, err = table.ReadChunk(ctx, conn.PgConn(), s.After, limits(), shown)
+			}
 			if err != nil {
 				return err
 			}
@@ -278,10 +299,10 @@ func (t *Taker) read(ctx context.Context, s *catalog.Snapshot, table *catalog.Ta
 				return err
 			}
 		}
-		if err := t.cfg.Tracker.fill(chunk, tuples(rows)); err != nil {
+		if err := t.cfg.Tracker.fill(chunk, tuples(rows), used, rows.End); err != nil {
 			return err
 		}
-		placed, err = catalog.PlaceChunk(ctx, conn, s, rows, chunk.token)
+		placed, err = catalog.PlaceChunk(ctx, conn, s, rows, chunk.token, chunk.again, chunk.mark)
 		return err
 	})
 	return rows, placed, err
