@@ -138,19 +138,34 @@ begin
   revoke all on sequence amqp.snapshot_snapshot_id_seq from public;
   revoke all on function amqp.route_prefix(text, integer, text, text), amqp.snapshot(text), amqp.snapshot_pause(integer),
     amqp.snapshot_resume(integer), amqp.snapshot_cancel(integer), amqp._snapshot_state(integer, text[], text),
-    amqp._snapshot_chunk(integer, bigint, text[], text[], bigint, boolean, text),
     amqp._snapshot_back(integer, bigint, text[], bigint), amqp._snapshot_done(integer, bigint), amqp._snapshot_fails(integer, text, boolean) from public;
   if to_regrole('pgamqp_daemon') is null then
     return;
   end if;
   grant select on amqp.snapshot to pgamqp_daemon;
-  grant execute on function amqp._snapshot_chunk(integer, bigint, text[], text[], bigint, boolean, text),
-    amqp._snapshot_back(integer, bigint, text[], bigint), amqp._snapshot_done(integer, bigint), amqp._snapshot_fails(integer, text, boolean) to pgamqp_daemon;
+  grant execute on function amqp._snapshot_back(integer, bigint, text[], bigint), amqp._snapshot_done(integer, bigint), amqp._snapshot_fails(integer, text, boolean) to pgamqp_daemon;
   update amqp.installation set steps = steps || 'snapshots 1'::text;
 end
 $$;
 
--- What came with version 5. A monitor sees that there are brokers, dead letters and so on, and neither passwords nor contents.
+-- What came with version 5. The daemon's part in snapshots.
+do $$
+begin
+  if exists (select from amqp.installation i where 'snapshots 2' = any (i.steps)) then
+    return;
+  end if;
+  revoke all on function amqp._snapshot_chunk(integer, bigint, text[], text[], bigint, boolean, text, jsonb, bigint),
+    amqp._snapshot_moved(integer), amqp._snapshots_begin() from public;
+  if to_regrole('pgamqp_daemon') is null then
+    return;
+  end if;
+  grant execute on function amqp._snapshot_chunk(integer, bigint, text[], text[], bigint, boolean, text, jsonb, bigint),
+    amqp._snapshot_moved(integer), amqp._snapshots_begin() to pgamqp_daemon;
+  update amqp.installation set steps = steps || 'snapshots 2'::text;
+end
+$$;
+
+-- A monitor sees that there are brokers, dead letters and so on, and neither passwords nor contents.
 do $$
 begin
   if exists (select from amqp.installation i where 'monitor 1' = any (i.steps)) then

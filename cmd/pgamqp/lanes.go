@@ -37,6 +37,9 @@ func (d *daemon) begin(ctx context.Context, at replication.Start) (replication.B
 		return replication.Begun{}, err
 	}
 	d.session.Tick() // each of the two questions may take long
+	if err := d.followSnapshots(ctx); err != nil {
+		return replication.Begun{}, err
+	}
 	end, forget, err := d.isolation.Begin(ctx,
 		&catalog.Lanes{Ask: d.ask, Slot: d.cfg.Slot, PID: at.PID},
 		isolation.Start{Confirmed: at.Confirmed, Remembered: at.Remembered, History: at.History, Others: at.Others, LostWAL: at.LostWAL})

@@ -42,8 +42,16 @@ func (d *daemon) newRouting(own int32) *routing {
 
 // Messages implements publisher.Rows.
 func (r *routing) Messages(ctx context.Context, m *decoder.Message) ([]decoder.Message, error) {
-	if r.own == 0 && m.Change != nil {
+	if m.Change == nil {
+		return r.messages(ctx, m)
+	}
+	if r.own == 0 {
 		r.d.tracker.Changed(m)
+	}
+	for _, move := range r.d.tracker.Moved(m) {
+		if err := r.d.noteMove(ctx, move); err != nil {
+			return nil, err
+		}
 	}
 	return r.messages(ctx, m)
 }

@@ -20,7 +20,8 @@ with what the tables hold, whatever changes meanwhile.
 
 The tables must have routes that take insertions (amqp.route_table). The daemon
 does the work, one table after the other; it goes on after a crash where it was.
-Its role needs SELECT on the tables.
+Its role needs SELECT on the tables, and BYPASSRLS if they have row-level
+security.
 
 Without a flag this lists all snapshots, as does amqp.snapshot in SQL.`
 

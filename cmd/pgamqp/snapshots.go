@@ -104,6 +104,12 @@ func (r *routing) publishChunk(ctx context.Context, m *decoder.Message, chunk *s
 // setBack makes the snapshot read again what belongs to a place.
 func (r *routing) setBack(ctx context.Context, p snapshot.Place, why string) error {
 	r.d.snapshots.Repeated.Inc()
+	r.d.tracker.SetBack(p)
+	if len(p.Moved) > 0 {
+		if err := r.d.markMoved(ctx, p.Snapshot, p.Moved...); err != nil {
+			return err
+		}
+	}
 	r.d.log.Info("a part of a snapshot is read again", slog.Int("snapshot", int(p.Snapshot)), slog.Int64("chunk", p.Chunk), slog.String("because", why))
 	err := r.untilDone(ctx, "a snapshot that has to be set back", func() error {
 		return r.d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
@@ -112,6 +118,54 @@ func (r *routing) setBack(ctx context.Context, p snapshot.Place, why string) err
 	})
 	r.d.taker.Wake()
 	return err
+}
+
+// followSnapshots begins with the snapshots that are not over, before anything streams.
+func (d *daemon) followSnapshots(ctx context.Context) error {
+	return d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		all, err := catalog.BeginSnapshots(ctx, conn)
+		if err != nil {
+			return err
+		}
+		places := make(map[int32]snapshot.Place, len(all))
+		for _, s := range all {
+			places[s.ID] = snapshot.Place{Snapshot: s.ID, Chunk: s.Chunk, Schema: s.Schema, Table: s.Table}
+		}
+		d.tracker.Follow(places)
+		return nil
+	})
+}
+
+// noteMove notes a row that must be read once more, before its change can be confirmed.
+func (d *daemon) noteMove(ctx context.Context, move snapshot.Move) error {
+	if !move.Restart {
+		return d.markMoved(ctx, move.Snapshot, move.Key)
+	}
+	d.snapshots.Repeated.Inc()
+	d.log.Info("a snapshot begins again", slog.Int("snapshot", int(move.Snapshot)), slog.String("because", "too many keys were changed"))
+	err := d.untilDone(ctx, "a snapshot that has to begin again", func() error {
+		return d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			return catalog.RestartSnapshot(ctx, conn, move.Snapshot)
+		})
+	})
+	if err == nil {
+		d.tracker.Restarted(move.Snapshot)
+		d.taker.Wake()
+	}
+	return err
+}
+
+// markMoved notes that this process knows keys of rows that must be read once more.
+func (d *daemon) markMoved(ctx context.Context, id int32, keys ...[]string) error {
+	return d.untilDone(ctx, "rows that a snapshot must read again", func() error {
+		return d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			mark, err := catalog.MarkMoved(ctx, conn, id)
+			if err == nil {
+				d.tracker.Noted(id, mark, keys...)
+			}
+			return err
+		})
+	})
 }
 
 // isDetached tells whether a broker gets its messages from a slot of its own.

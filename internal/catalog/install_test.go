@@ -200,7 +200,10 @@ func withoutLimits(t testing.TB, conn *pgx.Conn) {
 	exec(t, conn, `revoke all on all tables in schema amqp from pgamqp_monitor`)
 	exec(t, conn, `revoke all on all functions in schema amqp from pgamqp_monitor`)
 	exec(t, conn, `revoke all on schema amqp from pgamqp_monitor`)
-	exec(t, conn, `update amqp.installation set version = 4, steps = array_remove(steps, 'monitor 1')`)
+	exec(t, conn, `drop function amqp._snapshot_chunk, amqp._snapshot_moved, amqp._snapshots_begin`)
+	exec(t, conn, `create function amqp._snapshot_chunk(integer, bigint, text[], text[], bigint, boolean, text) returns boolean language sql as 'select true'`)
+	exec(t, conn, `alter table amqp.snapshot drop column table_oid, drop column moved`)
+	exec(t, conn, `update amqp.installation set version = 4, steps = array_remove(array_remove(steps, 'monitor 1'), 'snapshots 2')`)
 }
 
 func TestUpgradeFromVersion4AddsLimitsAndTLS(t *testing.T) {
@@ -214,6 +217,10 @@ func TestUpgradeFromVersion4AddsLimitsAndTLS(t *testing.T) {
 			if _, err := conn.Exec(t.Context(), bad); err == nil {
 				t.Errorf("%s: no error", bad)
 			}
+		}
+		if n := value[int](t, conn, `select count(*)::int from pg_proc where proname = '_snapshot_chunk' and has_function_privilege('pgamqp_daemon', oid, 'execute')
+			and not has_function_privilege('pgamqp_publisher', oid, 'execute') and pronargs = 9`); n != 1 {
+			t.Errorf("the daemon may call %d functions for parts of snapshots", n)
 		}
 		exec(t, conn, `select amqp.grant_publish('pgamqp_monitor', 1)`)
 		if n := value[int](t, conn, `select cardinality(amqp._broker_ids())`); n != 0 {

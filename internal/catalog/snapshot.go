@@ -19,17 +19,22 @@ type Snapshot struct {
 	Chunk        int64    `json:"chunk"`
 	After        []string `json:"after"`
 	RowsRead     int64    `json:"rows_read"`
-	RowsExpected int64    `json:"rows_expected"` // an estimate
+	RowsExpected int64    `json:"rows_expected"` // an estimate; 0 if there is none
 	// Error is why it does not go on, or has failed.
 	Error string `json:"error,omitempty"`
+	// OID is the table's when the snapshot was asked for; 0 if nobody knows, for one of an earlier version.
+	OID uint32 `json:"-"`
 }
 
-const snapshotQuery = `
-select s.snapshot_id, s.schema_name, s.table_name, s.state, s.chunk, s.after, s.rows_read, s.rows_expected, coalesce(s.error, '')
+const snapshotColumns = `
+select s.snapshot_id, s.schema_name, s.table_name, s.state, s.chunk, s.after, s.rows_read, s.rows_expected, coalesce(s.error, ''),
+       coalesce(s.table_oid, 0::oid)`
+
+const snapshotQuery = snapshotColumns + `
   from amqp.snapshot s `
 
 func scanSnapshot(row pgx.Row) (s Snapshot, err error) {
-	return s, row.Scan(&s.ID, &s.Schema, &s.Table, &s.State, &s.Chunk, &s.After, &s.RowsRead, &s.RowsExpected, &s.Error)
+	return s, row.Scan(&s.ID, &s.Schema, &s.Table, &s.State, &s.Chunk, &s.After, &s.RowsRead, &s.RowsExpected, &s.Error, &s.OID)
 }
 
 // Snapshots returns those with such ids, all if there are none, oldest first.
@@ -74,11 +79,35 @@ func ControlSnapshot(ctx context.Context, conn *pgx.Conn, action string, id int3
 	return done, conn.QueryRow(ctx, query, id).Scan(&done)
 }
 
+// BeginSnapshots is called before a daemon streams. Snapshots with rows to be read once more, which an earlier daemon
+// took with it, begin again. It returns the snapshots that are not over.
+func BeginSnapshots(ctx context.Context, conn *pgx.Conn) ([]Snapshot, error) {
+	found, err := conn.Query(ctx, snapshotColumns+` from amqp._snapshots_begin() s`)
+	if err != nil {
+		return nil, fmt.Errorf("begin with amqp.snapshot: %w", err)
+	}
+	all, err := pgx.CollectRows(found, func(row pgx.CollectableRow) (Snapshot, error) { return scanSnapshot(row) })
+	if err != nil {
+		return nil, fmt.Errorf("begin with amqp.snapshot: %w", err)
+	}
+	return all, nil
+}
+
+// MarkMoved notes that this process knows a row of a snapshot's table that must be read once more, and returns
+// the number of the note; 0 if the snapshot was canceled.
+func MarkMoved(ctx context.Context, conn *pgx.Conn, id int32) (mark int64, err error) {
+	if err := conn.QueryRow(ctx, `select coalesce(amqp._snapshot_moved($1), 0)`, id).Scan(&mark); err != nil {
+		return 0, fmt.Errorf("note what snapshot %d must read again: %w", id, err)
+	}
+	return mark, nil
+}
+
 // PlaceChunk gives the next chunk of a snapshot its place in the stream, and notes that it has
-// one. false means that the snapshot has been stopped or set back meanwhile.
-func PlaceChunk(ctx context.Context, conn *pgx.Conn, s *Snapshot, c *ChunkRows, token string) (placed bool, err error) {
-	err = conn.QueryRow(ctx, `select amqp._snapshot_chunk($1, $2, $3, $4, $5, $6, $7)`,
-		s.ID, s.Chunk, s.After, c.After, len(c.Rows), c.End, token).Scan(&placed)
+// one. keys are of rows that were read once more; with them the note of number mark ends. false means that the
+// snapshot has been stopped or set back meanwhile.
+func PlaceChunk(ctx context.Context, conn *pgx.Conn, s *Snapshot, c *ChunkRows, token string, keys [][]string, mark int64) (placed bool, err error) {
+	err = conn.QueryRow(ctx, `select amqp._snapshot_chunk($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+		s.ID, s.Chunk, s.After, c.After, len(c.Rows), c.End, token, keys, mark).Scan(&placed)
 	if err != nil {
 		return false, fmt.Errorf("place a chunk of snapshot %d: %w", s.ID, err)
 	}
@@ -93,12 +122,22 @@ func SetSnapshotBack(ctx context.Context, conn *pgx.Conn, id int32, chunk int64,
 	return nil
 }
 
-// SnapshotDone ends a snapshot with all its chunks, if it has not been stopped or set back meanwhile.
-func SnapshotDone(ctx context.Context, conn *pgx.Conn, id int32, chunks int64) error {
-	if _, err := conn.Exec(ctx, `select amqp._snapshot_done($1, $2)`, id, chunks); err != nil {
-		return fmt.Errorf("end snapshot %d: %w", id, err)
+// RestartSnapshot makes a snapshot begin again, if it is not canceled.
+func RestartSnapshot(ctx context.Context, conn *pgx.Conn, id int32) error {
+	const all = 1 << 62 // rows: none of them counts any more
+	return SetSnapshotBack(ctx, conn, id, 0, nil, all)
+}
+
+// SnapshotDone ends a snapshot with all its chunks, and tells whether it did: it may have been stopped or set back
+// meanwhile, or have to read a row once more.
+func SnapshotDone(ctx context.Context, conn *pgx.Conn, id int32, chunks int64) (done bool, err error) {
+	if _, err = conn.Exec(ctx, `select amqp._snapshot_done($1, $2)`, id, chunks); err == nil {
+		err = conn.QueryRow(ctx, `select exists (select from amqp.snapshot s where s.snapshot_id = $1 and s.state = 'done')`, id).Scan(&done)
 	}
-	return nil
+	if err != nil {
+		return false, fmt.Errorf("end snapshot %d: %w", id, err)
+	}
+	return done, nil
 }
 
 // SnapshotFails notes why a snapshot does not go on; final ends it.
@@ -122,4 +161,12 @@ func Writers(ctx context.Context, conn *pgx.Conn, oid uint32) ([]string, error) 
 		return nil, fmt.Errorf("read pg_locks: %w", err)
 	}
 	return pgx.CollectRows(found, pgx.RowTo[string])
+}
+
+// CurrentSnapshot returns what the server shows now, as the text of a pg_snapshot.
+func CurrentSnapshot(ctx context.Context, conn *pgx.Conn) (text string, err error) {
+	if err := conn.QueryRow(ctx, `select pg_catalog.pg_current_snapshot()::text`).Scan(&text); err != nil {
+		return "", fmt.Errorf("read which transactions are visible: %w", err)
+	}
+	return text, nil
 }

@@ -1,9 +1,11 @@
 package catalog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -54,9 +56,9 @@ func ReadTable(ctx context.Context, conn *pgx.Conn, publication, schema, name st
 	}
 	const columns = `
 		select a.attname::text, a.atttypid, a.atttypmod,
-		       case c.relreplident when 'f' then true when 'n' then false
-		         else exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and a.attnum = any (i.indkey::smallint[])
-		                        and case c.relreplident when 'i' then i.indisreplident else i.indisprimary end) end
+		       c.relreplident = 'f' or exists (
+		         select from pg_catalog.pg_index i, pg_catalog.unnest(i.indkey::smallint[]) with ordinality k(attnum, n)
+		          where i.indexrelid = pg_catalog.pg_get_replica_identity_index(c.oid) and k.attnum = a.attnum and k.n <= i.indnkeyatts)
 		  from pg_catalog.pg_publication_tables t, pg_catalog.pg_class c
 		  join pg_catalog.pg_attribute a on a.attrelid = c.oid
 		 where t.pubname = $1 and t.schemaname = $2 and t.tablename = $3 and c.oid = $4 and a.attnum > 0 and not a.attisdropped
@@ -72,11 +74,12 @@ func ReadTable(ctx context.Context, conn *pgx.Conn, publication, schema, name st
 	if err != nil {
 		return nil, fmt.Errorf("read the columns of table %s.%s: %w", schema, name, err)
 	}
+	// The replica identity comes first: by it the stream tells where a row was and is.
 	const order = `
 		select a.attname::text, pg_catalog.format_type(a.atttypid, -1)
 		  from (select i.* from pg_catalog.pg_index i
 		         where i.indrelid = $1 and (i.indisprimary or i.indisreplident) and i.indisvalid
-		         order by i.indisprimary desc limit 1) i,
+		         order by i.indisreplident desc limit 1) i,
 		       pg_catalog.unnest(i.indkey::smallint[]) with ordinality k(attnum, n)
 		  join pg_catalog.pg_attribute a on a.attrelid = $1 and a.attnum = k.attnum
 		 where k.n <= i.indnkeyatts order by k.n`
@@ -111,10 +114,71 @@ const blocks = 256
 // ReadChunk reads the part of a table behind a place, with one snapshot of the server. shown is told
 // which, as text, and says whether that will do; ReadChunk returns nil if not. Values are as
 // output functions write them, by the settings of the connection.
-func (t *Table) ReadChunk(ctx context.Context, conn *pgconn.PgConn, after []string, limits ChunkLimits, shown func(string) (bool, error)) (_ *ChunkRows, err error) {
-	// The lock comes first: a snapshot from before a rewrite of the table would show it empty.
-	begin := `begin isolation level repeatable read read only; set local lock_timeout = '5s'; lock table ` + t.from() +
-		` in access share mode; select pg_catalog.pg_current_snapshot()::text`
+func (t *Table) ReadChunk(ctx context.Context, conn *pgconn.PgConn, after []string, limits ChunkLimits, shown func(string) (bool, error)) (*ChunkRows, error) {
+	return t.within(ctx, conn, shown, func(state [][]byte) (*ChunkRows, error) {
+		if len(t.order) > 0 {
+			return t.readByKey(ctx, conn, after, limits)
+		}
+		size, err := strconv.ParseInt(string(state[3]), 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		return t.readByPlace(ctx, conn, after, limits, string(state[2]), size)
+	})
+}
+
+// ReadRows reads rows by their keys, each in the order of the columns that are key; those that are not there are
+// left out. It is like ReadChunk otherwise. used says how many of the keys it came to.
+func (t *Table) ReadRows(ctx context.Context, conn *pgconn.PgConn, keys [][]string, limits ChunkLimits, shown func(string) (bool, error)) (rows *ChunkRows, used int, err error) {
+	types := make(map[string]string, len(t.order))
+	for _, k := range t.order {
+		types[k.name] = k.typ
+	}
+	var names, own, values, casts []string
+	for _, c := range t.Columns {
+		if c.Key {
+			own = append(own, "pgamqp_row."+pgx.Identifier{c.Name}.Sanitize())
+			names = append(names, fmt.Sprintf("pgamqp_k%d", len(names)))
+			casts = append(casts, types[c.Name])
+		}
+	}
+	for i, key := range keys {
+		if len(key) != len(casts) || slices.Contains(casts, "") {
+			return nil, 0, t.keyAltered()
+		}
+		row := make([]string, len(key))
+		for j, text := range key {
+			row[j] = sql.Literal(text) + "::" + casts[j]
+		}
+		values = append(values, fmt.Sprintf("(%d, %s)", i+1, strings.Join(row, ", ")))
+	}
+	from := fmt.Sprintf("(values %s) pgamqp_moved (pgamqp_n, %s) join %s pgamqp_row on (%s) = (%s)",
+		strings.Join(values, ", "), strings.Join(names, ", "), t.from(), strings.Join(own, ", "), "pgamqp_moved."+strings.Join(names, ", pgamqp_moved."))
+	rows, err = t.within(ctx, conn, shown, func([][]byte) (*ChunkRows, error) {
+		out, exhausted, err := t.read(ctx, conn, from, "pgamqp_moved.pgamqp_n::text", "true", "pgamqp_moved.pgamqp_n", limits, 1)
+		if err != nil {
+			return nil, err
+		}
+		used = len(keys)
+		if !exhausted && len(out.Rows) > 0 {
+			used, err = strconv.Atoi(out.After[0])
+		}
+		out.After = nil // the place of the others stays
+		return out, err
+	})
+	return rows, used, err
+}
+
+func (t *Table) keyAltered() error {
+	return fmt.Errorf("%w of %s.%s any more: its key was altered; ask for another one", ErrNoSnapshot, t.Schema, t.Name)
+}
+
+// within runs a function in a transaction whose snapshot will do. state is that, and what else is known.
+func (t *Table) within(ctx context.Context, conn *pgconn.PgConn, shown func(string) (bool, error), read func(state [][]byte) (*ChunkRows, error)) (_ *ChunkRows, err error) {
+	// The lock comes first: a snapshot from before a rewrite of the table would show it empty. Without row_security
+	// a policy that would hide rows is an error.
+	begin := `begin isolation level repeatable read read only; set local lock_timeout = '5s'; set local row_security = off; lock table ` + t.from() +
+		` in access share mode; select pg_catalog.pg_current_snapshot()::text, ` + sql.Literal(pgx.Identifier{t.Schema, t.Name}.Sanitize()) + `::pg_catalog.regclass::pg_catalog.oid`
 	if !t.partitioned {
 		begin += `, pg_catalog.pg_relation_filenode(` + strconv.FormatUint(uint64(t.OID), 10) + `), pg_catalog.pg_relation_size(` +
 			strconv.FormatUint(uint64(t.OID), 10) + `) / pg_catalog.current_setting('block_size')::bigint`
@@ -129,17 +193,18 @@ func (t *Table) ReadChunk(ctx context.Context, conn *pgconn.PgConn, after []stri
 		return nil, fmt.Errorf("begin to read %s.%s: %w", t.Schema, t.Name, err)
 	}
 	state := results[len(results)-1].Rows[0]
+	if string(state[1]) != strconv.FormatUint(uint64(t.OID), 10) {
+		return nil, t.Exchanged()
+	}
 	if ok, err := shown(string(state[0])); err != nil || !ok {
 		return nil, err
 	}
-	if len(t.order) > 0 {
-		return t.readByKey(ctx, conn, after, limits)
-	}
-	size, err := strconv.ParseInt(string(state[2]), 10, 64)
-	if err != nil {
-		return nil, err
-	}
-	return t.readByPlace(ctx, conn, after, limits, string(state[1]), size)
+	return read(state)
+}
+
+// Exchanged is the error for a table that has the name of the one whose snapshot is taken.
+func (t *Table) Exchanged() error {
+	return fmt.Errorf("%w of %s.%s any more: another table has its name now; ask for another one", ErrNoSnapshot, t.Schema, t.Name)
 }
 
 func (t *Table) readByKey(ctx context.Context, conn *pgconn.PgConn, after []string, limits ChunkLimits) (*ChunkRows, error) {
@@ -153,12 +218,12 @@ func (t *Table) readByKey(ctx context.Context, conn *pgconn.PgConn, after []stri
 	where := "true"
 	if after != nil {
 		if len(after) != len(t.order) {
-			return nil, fmt.Errorf("%w of %s.%s any more: its key was altered; ask for another one", ErrNoSnapshot, t.Schema, t.Name)
+			return nil, t.keyAltered()
 		}
 		where = "(" + strings.Join(names, ", ") + ") > (" + strings.Join(values, ", ") + ")"
 	}
 	keys := strings.Join(names, "::text, ") + "::text"
-	out, exhausted, err := t.read(ctx, conn, keys, where, strings.Join(names, ", "), limits, len(t.order))
+	out, exhausted, err := t.read(ctx, conn, t.from()+" pgamqp_row", keys, where, strings.Join(names, ", "), limits, len(t.order))
 	if err == nil {
 		out.End = exhausted && len(out.Rows) < limits.MaxRows
 	}
@@ -178,7 +243,7 @@ func (t *Table) readByPlace(ctx context.Context, conn *pgconn.PgConn, after []st
 	}
 	to := fmt.Sprintf("(%d,0)", block+blocks)
 	where := "ctid > " + sql.Literal(from) + "::tid and ctid < " + sql.Literal(to) + "::tid"
-	out, exhausted, err := t.read(ctx, conn, "ctid::text", where, "pgamqp_row.ctid", limits, 1)
+	out, exhausted, err := t.read(ctx, conn, t.from()+" pgamqp_row", "ctid::text", where, "pgamqp_row.ctid", limits, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -189,45 +254,63 @@ func (t *Table) readByPlace(ctx context.Context, conn *pgconn.PgConn, after []st
 	return out, nil
 }
 
-// read fetches rows by a cursor until it has enough. exhausted says that the query has no more.
-func (t *Table) read(ctx context.Context, conn *pgconn.PgConn, keys, where, order string, limits ChunkLimits, keyColumns int) (out *ChunkRows, exhausted bool, err error) {
+// maxFetch bounds the rows that the server sends in vain when they are larger than those before.
+const maxFetch = 128
+
+// read fetches rows by a cursor until it has enough, and keeps no more. exhausted says that the query has no more.
+func (t *Table) read(ctx context.Context, conn *pgconn.PgConn, from, keys, where, order string, limits ChunkLimits, keyColumns int) (out *ChunkRows, exhausted bool, err error) {
 	columns := make([]string, len(t.Columns))
 	for i, c := range t.Columns {
-		columns[i] = pgx.Identifier{c.Name}.Sanitize() + ", "
+		columns[i] = "pgamqp_row." + pgx.Identifier{c.Name}.Sanitize() + ", "
 	}
 	if t.filter != "" {
 		where = "(" + t.filter + ") and " + where
 	}
-	query := fmt.Sprintf("declare pgamqp_chunk no scroll cursor for select %s%s from %s pgamqp_row where %s order by %s limit %d",
-		strings.Join(columns, ""), keys, t.from(), where, order, limits.MaxRows)
+	query := fmt.Sprintf("declare pgamqp_chunk no scroll cursor for select %s%s from %s where %s order by %s limit %d",
+		strings.Join(columns, ""), keys, from, where, order, limits.MaxRows)
 	if _, err = conn.Exec(ctx, query).ReadAll(); err != nil {
 		return nil, false, fmt.Errorf("read %s.%s: %w", t.Schema, t.Name, err)
 	}
 	out = &ChunkRows{}
-	bytes := 0
-	for fetch := 1; len(out.Rows) < limits.MaxRows && bytes < limits.MaxBytes; {
-		results, err := conn.Exec(ctx, "fetch "+strconv.Itoa(fetch)+" from pgamqp_chunk").ReadAll()
-		if err != nil {
+	size := 0
+	for fetch := 1; len(out.Rows) < limits.MaxRows && size < limits.MaxBytes; {
+		found := 0
+		results := conn.Exec(ctx, "fetch "+strconv.Itoa(fetch)+" from pgamqp_chunk")
+		for results.NextResult() {
+			for rows := results.ResultReader(); rows.NextRow(); found++ {
+				if size < limits.MaxBytes {
+					size += out.add(rows.Values(), keyColumns)
+				}
+			}
+		}
+		if err := results.Close(); err != nil {
 			return nil, false, fmt.Errorf("read %s.%s: %w", t.Schema, t.Name, err)
 		}
-		rows := results[0].Rows
-		for _, row := range rows {
-			for _, value := range row {
-				bytes += len(value)
-			}
-			out.Rows = append(out.Rows, row[:len(t.Columns)])
-			out.After = out.After[:0]
-			for _, key := range row[len(row)-keyColumns:] {
-				out.After = append(out.After, string(key))
-			}
-		}
-		if len(rows) < fetch {
+		if found < fetch && size < limits.MaxBytes {
 			return out, true, nil
 		}
 		// As many as fit, if they are like those so far, of which there should be some for that.
-		fetch = max(1, min(limits.MaxRows-len(out.Rows), 4*len(out.Rows), (limits.MaxBytes-bytes)/(bytes/len(out.Rows)+1)))
+		fetch = max(1, min(limits.MaxRows-len(out.Rows), 4*len(out.Rows), (limits.MaxBytes-size)/(size/max(1, len(out.Rows))+1), maxFetch))
 	}
 	return out, false, nil
+}
+
+// add takes a row, whose last values are its place, and returns its size. The values are the connection's.
+func (c *ChunkRows) add(values [][]byte, keyColumns int) (size int) {
+	last := len(values) - keyColumns
+	row := make([][]byte, last)
+	for i, value := range values[:last] {
+		row[i] = bytes.Clone(value)
+	}
+	c.Rows = append(c.Rows, row)
+	c.After = c.After[:0]
+	for _, key := range values[last:] {
+		c.After = append(c.After, string(key))
+	}
+	for _, value := range values {
+		size += len(value)
+	}
+	return size
 }
 
 // from is the table for FROM and LOCK. What inherits from it is published under its own name.

@@ -15,14 +15,19 @@ type Chunk struct {
 	// At is when it was read.
 	At time.Time
 
-	token  string
-	before []uint32 // transactions that its snapshot must show
-	shows  Visibility
-	early  []early // what the stream told while it was read
-	size   int     // of those, in bytes
-	rows   []decoder.Tuple
-	byKey  map[string][]int // places of rows by their keys; those left out are not in it
-	err    error            // why it cannot be used
+	token    string
+	snapshot int32
+	again    [][]string // keys of the rows, if they are read once more
+	mark     int64      // of the note that ends with these; 0 if none does
+	first    bool       // it is the first one of the table
+	end      bool       // it is the last one of the table
+	before   []uint32   // transactions that its snapshot must show
+	shows    Visibility
+	early    []early // what the stream told while it was read
+	size     int     // of those, in bytes
+	rows     []decoder.Tuple
+	byKey    map[string]*alike // those left out are not in it
+	err      error             // why it cannot be used
 
 	settled chan Outcome // capacity 1
 }
@@ -31,6 +36,12 @@ type Chunk struct {
 type early struct {
 	xid    uint32
 	change *decoder.Change
+}
+
+// alike is rows of one key. Unless the key is unique, the consumer may have rows like them.
+type alike struct {
+	places []int // in rows
+	told   int   // how many the stream has told of besides, and that are not gone again
 }
 
 // Limits of what is kept while a chunk is read.
@@ -73,10 +84,14 @@ func (c *Chunk) note(xid uint32, change *decoder.Change) {
 
 // fill sets the rows that were read, and catches up with the stream.
 func (c *Chunk) fill(rows []decoder.Tuple) {
-	c.rows, c.byKey = rows, make(map[string][]int, len(rows))
+	c.rows, c.byKey = rows, make(map[string]*alike, len(rows))
 	for i, row := range rows {
 		key := c.key(row.Values(nil))
-		c.byKey[key] = append(c.byKey[key], i)
+		if c.byKey[key] != nil && c.unique() { // two keys of rows that are read once more were equal
+			c.rows[i] = nil
+			continue
+		}
+		c.put(i, key)
 	}
 	for _, e := range c.early {
 		if c.err == nil {
@@ -91,7 +106,7 @@ func (c *Chunk) apply(xid uint32, change *decoder.Change) {
 	switch {
 	case c.shows.Shows(xid):
 		return
-	case !c.alike(change.Relation):
+	case !c.describes(change.Relation):
 		c.err = errAltered
 		return
 	case change.Op == decoder.OpTruncate:
@@ -109,27 +124,62 @@ func (c *Chunk) apply(xid uint32, change *decoder.Change) {
 			fillUnchanged(after, before)
 		}
 	}
+	if change.Op == decoder.OpInsert {
+		// A row of this key is gone, but the publication may leave out deletions.
+		if c.unique() {
+			c.drop(c.key(after))
+		}
+		c.tell(c.key(after))
+		return
+	}
 	old := before
 	if old == nil {
 		old = after
 	}
-	key := c.key(old)
-	places := c.byKey[key]
-	if len(places) == 0 {
-		return
-	}
-	at := places[0]
-	if c.byKey[key] = places[1:]; len(places) == 1 {
-		delete(c.byKey, key)
-	}
-	row := c.rows[at].Values(nil)
-	c.rows[at] = nil
-	if change.Op == decoder.OpUpdate && fillUnchanged(after, row) {
+	at, dropped := c.drop(c.key(old))
+	switch {
+	case change.Op != decoder.OpUpdate:
+	case dropped != nil && fillUnchanged(after, dropped.Values(nil)):
 		// Its message lacks what it did not touch, which is known here.
 		c.rows[at] = tupleOf(after)
-		key := c.key(after)
-		c.byKey[key] = append(c.byKey[key], at)
+		c.put(at, c.key(after))
+	default:
+		c.tell(c.key(after))
 	}
+}
+
+// put notes that a row is there.
+func (c *Chunk) put(at int, key string) {
+	if c.byKey[key] == nil {
+		c.byKey[key] = &alike{}
+	}
+	c.byKey[key].places = append(c.byKey[key].places, at)
+}
+
+// tell notes that the stream has told of a row besides, if that matters for one that is there.
+func (c *Chunk) tell(key string) {
+	if rows := c.byKey[key]; rows != nil {
+		rows.told++
+	}
+}
+
+// drop takes a row away that is gone: one that the stream has told of if there is any, else one of the
+// chunk, which it returns.
+func (c *Chunk) drop(key string) (at int, row decoder.Tuple) {
+	rows := c.byKey[key]
+	switch {
+	case rows == nil:
+		return 0, nil
+	case rows.told > 0:
+		rows.told--
+		return 0, nil
+	}
+	at = rows.places[0]
+	if rows.places = rows.places[1:]; len(rows.places) == 0 {
+		delete(c.byKey, key)
+	}
+	row, c.rows[at] = c.rows[at], nil
+	return at, row
 }
 
 // fillUnchanged gives values that are not known those of an older row, and tells whether there
@@ -144,8 +194,8 @@ func fillUnchanged(values, older []decoder.Value) (some bool) {
 	return some
 }
 
-// alike tells whether a table as the stream describes it has the columns of the chunk.
-func (c *Chunk) alike(rel *decoder.Relation) bool {
+// describes tells whether a table as the stream describes it has the columns of the chunk.
+func (c *Chunk) describes(rel *decoder.Relation) bool {
 	if len(rel.Columns) != len(c.Relation.Columns) {
 		return false
 	}
@@ -157,8 +207,19 @@ func (c *Chunk) alike(rel *decoder.Relation) bool {
 	return true
 }
 
-// key is the replica identity of a row as one text. All rows have the same in a table without one,
-// whose rows PostgreSQL lets nobody change.
+// unique tells whether no two rows have the same key. Under FULL all columns are the key, and no index says
+// that rows differ; without a key all rows have the same, and PostgreSQL lets nobody change them.
+func (c *Chunk) unique() bool {
+	keys := 0
+	for _, column := range c.Relation.Columns {
+		if column.Key {
+			keys++
+		}
+	}
+	return keys > 0 && keys < len(c.Relation.Columns)
+}
+
+// key is the replica identity of a row as one text.
 func (c *Chunk) key(values []decoder.Value) string {
 	var key decoder.Tuple
 	for i, column := range c.Relation.Columns {

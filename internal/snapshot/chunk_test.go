@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/pgamqp/pgamqp/decoder"
+	"github.com/pgamqp/pgamqp/internal/catalog"
 )
 
 // relation is a table with a key, or under FULL.
@@ -68,7 +69,7 @@ func follow(t *testing.T, rel *decoder.Relation) (*Tracker, *Chunk) {
 	t.Helper()
 	tracker := &Tracker{}
 	tracker.watch("public", "t")
-	c := tracker.begin("token", rel)
+	c := tracker.begin("token", rel, &catalog.Snapshot{ID: 1}, true)
 	v, err := ParseVisibility("100:150:120")
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +138,7 @@ func settle(t *testing.T, rel *decoder.Relation, rows string, changes []*decoder
 	for _, r := range strings.Split(rows, ",") {
 		all = append(all, row(r))
 	}
-	if err := tracker.fill(c, all); err != nil {
+	if err := tracker.fill(c, all, 0, false); err != nil {
 		t.Fatal(err)
 	}
 	if !early {
@@ -180,6 +181,38 @@ func TestRowsThatAreEqualAreLeftOutOneByOne(t *testing.T) {
 	}
 }
 
+// Rows without a key, or with all columns as their key, may be equal. What comes in addition leaves out
+// none that was there.
+func TestInsertionsLeaveOutNoRowThatMayBeAnother(t *testing.T) {
+	full, keyless, keyed := relation(true), relation(false), relation(false)
+	keyless.Columns[0].Key = false
+	insert := func(rel *decoder.Relation, row string) *decoder.Message { return told(rel, decoder.OpInsert, "", row) }
+	remove := func(rel *decoder.Relation, row string) *decoder.Message { return told(rel, decoder.OpDelete, row, "") }
+	for _, c := range []struct {
+		name    string
+		rel     *decoder.Relation
+		changes []*decoder.Message
+		want    string
+	}{
+		{"insertions, no key", keyless, []*decoder.Message{insert(keyless, "3 c z"), insert(keyless, "1 a x")}, "1 a x, 2 b y"},
+		{"an equal row, full", full, []*decoder.Message{insert(full, "1 a x")}, "1 a x, 2 b y"},
+		{"an equal row that goes again, full", full, []*decoder.Message{insert(full, "1 a x"), remove(full, "1 a x")}, "1 a x, 2 b y"},
+		{"an equal row, and both go, full", full, []*decoder.Message{insert(full, "1 a x"), remove(full, "1 a x"), remove(full, "1 a x")}, "2 b y"},
+		{"a row that goes and comes again, full", full, []*decoder.Message{remove(full, "1 a x"), insert(full, "1 a x")}, "2 b y"},
+		{"a row that becomes equal and another one, full", full, []*decoder.Message{
+			told(full, decoder.OpUpdate, "2 b y", "1 a x"), told(full, decoder.OpUpdate, "1 a x", "2 b y"),
+		}, "1 a x"},
+		// Its deletion is not told where the publication leaves deletions out.
+		{"a key that comes again", keyed, []*decoder.Message{insert(keyed, "1 n n")}, "2 b y"},
+	} {
+		for _, early := range []bool{false, true} {
+			if got := settle(t, c.rel, "1 a x,2 b y", c.changes, early); got != c.want {
+				t.Errorf("%s, while it was read %t: %s, want %s", c.name, early, got, c.want)
+			}
+		}
+	}
+}
+
 // What the snapshot shows is in the rows.
 func TestTransactionsThatTheSnapshotShowsLeaveNothingOut(t *testing.T) {
 	rel := relation(false)
@@ -198,7 +231,7 @@ func TestChunkWaitsForWhatTheStreamHasToldBefore(t *testing.T) {
 	tracker := &Tracker{}
 	tracker.watch("public", "t")
 	tracker.Changed(told(rel, decoder.OpUpdate, "", "1 b x")) // by transaction 200
-	c := tracker.begin("token", rel)
+	c := tracker.begin("token", rel, &catalog.Snapshot{ID: 1}, true)
 	during := told(rel, decoder.OpUpdate, "", "2 b x")
 	during.XID = 300
 	tracker.Changed(during)
@@ -212,8 +245,53 @@ func TestChunkWaitsForWhatTheStreamHasToldBefore(t *testing.T) {
 		}
 	}
 	// The next one waits for what came while this one was read, and no more for the first.
-	if next := tracker.begin("token", rel); len(next.before) != 1 || next.before[0] != 300 {
+	if next := tracker.begin("token", rel, &catalog.Snapshot{ID: 1}, true); len(next.before) != 1 || next.before[0] != 300 {
 		t.Errorf("the next chunk waits for %v", next.before)
+	}
+}
+
+// A snapshot shows for good what it shows, so there may be any number of such transactions while it is used.
+func TestTransactionsThatAreShownAreNotKept(t *testing.T) {
+	rel := relation(false)
+	tracker := &Tracker{}
+	tracker.watch("public", "t")
+	look := func(text string) {
+		t.Helper()
+		v, err := ParseVisibility(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tracker.seen(v)
+	}
+	tell := func(from, to uint32) {
+		for xid := from; xid < to; xid++ {
+			m := told(rel, decoder.OpUpdate, "", "1 b x")
+			m.XID = xid
+			tracker.Changed(m)
+		}
+	}
+	tell(100, 1000)
+	look("100:900:950")
+	if n := len(tracker.unseen); n != 100 {
+		t.Errorf("%d transactions are kept of 100 that are not shown", n)
+	}
+	c := tracker.begin("token", rel, &catalog.Snapshot{ID: 1}, true)
+	v, err := ParseVisibility("2000:2000:")
+	if err != nil || !tracker.shown(c, v) {
+		t.Fatal("a snapshot does not show what has committed", err)
+	}
+	tell(1000, 2000)
+	if n := len(tracker.unseen); n != 0 {
+		t.Errorf("%d transactions are kept although the last chunk's snapshot shows them", n)
+	}
+	tell(2000, 2010)
+	if n := len(tracker.unseen); n != 10 {
+		t.Errorf("%d transactions are kept of 10 that it does not show", n)
+	}
+	// Another table begins anew.
+	tracker.watch("public", "t")
+	if tell(100, 101); len(tracker.unseen) != 1 {
+		t.Error("what an earlier snapshot has shown holds for another one")
 	}
 }
 
@@ -222,7 +300,7 @@ func TestChunksThatCannotBeUsed(t *testing.T) {
 	altered := relation(false)
 	altered.Columns = append(altered.Columns, decoder.Column{Name: "new", Type: 25})
 	tracker, c := follow(t, rel)
-	if err := tracker.fill(c, nil); err != nil {
+	if err := tracker.fill(c, nil, 0, false); err != nil {
 		t.Fatal(err)
 	}
 	tracker.Changed(told(altered, decoder.OpInsert, "", "1 a x -"))
@@ -234,7 +312,7 @@ func TestChunksThatCannotBeUsed(t *testing.T) {
 	for range maxEarly + 1 {
 		tracker.Changed(told(rel, decoder.OpInsert, "", "1 a x"))
 	}
-	if err := tracker.fill(c, nil); err != errBusy { //nolint:errorlint // the very one
+	if err := tracker.fill(c, nil, 0, false); err != errBusy { //nolint:errorlint // the very one
 		t.Errorf("of a table that changes too fast: %v", err)
 	}
 
@@ -276,8 +354,8 @@ func TestVisibilityKnowsTransactionsByTheirLowerHalf(t *testing.T) {
 }
 
 func TestPlacesAreRead(t *testing.T) {
-	p, err := ParsePlace([]byte(`{"snapshot": 3, "chunk": 7, "schema": "s", "table": "t", "after": ["1", "a"], "rows": 20, "end": true, "token": "x-1"}`))
-	if err != nil || fmt.Sprintf("%+v", p) != "{Snapshot:3 Chunk:7 Schema:s Table:t After:[1 a] Rows:20 End:true Token:x-1}" {
+	p, err := ParsePlace([]byte(`{"snapshot": 3, "chunk": 7, "schema": "s", "table": "t", "after": ["1", "a"], "rows": 20, "end": true, "token": "x-1", "moved": [["1"]]}`))
+	if err != nil || fmt.Sprintf("%+v", p) != "{Snapshot:3 Chunk:7 Schema:s Table:t After:[1 a] Rows:20 End:true Token:x-1 Moved:[[1]]}" {
 		t.Errorf("%+v, %v", p, err)
 	}
 	if _, err := ParsePlace([]byte("nonsense")); err == nil {

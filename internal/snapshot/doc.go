@@ -13,6 +13,9 @@
 //     it did not touch, the row comes with all that is known at its place instead.
 //   - One that the snapshot shows is in the rows already. If it lies behind the place, its messages
 //     tell of it once more.
+//   - A row whose key is changed by an update that lacks large values is read once more: it may have come from a
+//     part that is not read yet to one that was. Its key is in memory, and a note of it in amqp.snapshot before the
+//     change can be confirmed; if the note outlives the memory, the snapshot begins again.
 //
 // Whoever meets a place without having its rows, after a crash or as the stream of a detached
 // broker, sets the snapshot back to it. Nothing else needs to be remembered: a place is sent

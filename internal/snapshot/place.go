@@ -29,6 +29,8 @@ type Place struct {
 	Rows     int64    `json:"rows"`
 	End      bool     `json:"end"` // it is the last one
 	Token    string   `json:"token"`
+	// Moved are the keys of the rows, if they were read once more.
+	Moved [][]string `json:"moved"`
 }
 
 // ParsePlace reads the body of such a message.

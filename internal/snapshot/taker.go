@@ -33,8 +33,9 @@ type Config struct {
 type Taker struct {
 	cfg   Config
 	log   *slog.Logger
-	token string        // begins the tokens of this process
-	wake  chan struct{} // capacity 1: there may be something to do
+	token string           // begins the tokens of this process
+	wake  chan struct{}    // capacity 1: there may be something to do
+	wait  *backoff.Backoff // before it tries again; Run's
 	// asked is the transaction that has changed amqp.snapshot last, as far as the stream has come; 0 once
 	// it is known to be visible. The stream is often faster.
 	asked atomic.Uint32
@@ -42,7 +43,7 @@ type Taker struct {
 
 // New makes a Taker; Run does the work.
 func New(cfg Config, log *slog.Logger) *Taker {
-	return &Taker{cfg: cfg, log: log, token: rand.Text(), wake: make(chan struct{}, 1)}
+	return &Taker{cfg: cfg, log: log, token: rand.Text(), wake: make(chan struct{}, 1), wait: backoff.New(100*time.Millisecond, 10*time.Second)}
 }
 
 // Asked makes it look at what a transaction has changed in amqp.snapshot, once others can see that.
@@ -64,7 +65,6 @@ func limits() catalog.ChunkLimits { return catalog.ChunkLimits{MaxRows: 2000, Ma
 
 // Run takes snapshots until ctx ends.
 func (t *Taker) Run(ctx context.Context) {
-	wait := backoff.New(100*time.Millisecond, 10*time.Second)
 	var failures backoff.Repeats
 	for ctx.Err() == nil {
 		s, err := t.next(ctx)
@@ -79,7 +79,7 @@ func (t *Taker) Run(ctx context.Context) {
 			err = t.take(ctx, s)
 		}
 		if err == nil {
-			wait.Reset()
+			t.wait.Reset()
 			continue
 		}
 		if ctx.Err() != nil {
@@ -91,11 +91,20 @@ func (t *Taker) Run(ctx context.Context) {
 		if failures.Worth(err.Error(), time.Now()) {
 			t.log.Warn("a snapshot does not go on, trying again", slog.Any("error", err))
 		}
-		select {
-		case <-time.After(wait.Next()):
-		case <-t.wake:
-		case <-ctx.Done():
-		}
+		t.pause(ctx, err)
+	}
+}
+
+// pause waits after a failure, until something may be new.
+func (t *Taker) pause(ctx context.Context, why error) {
+	wake := t.wake
+	if errors.Is(why, errInVain) {
+		wake = nil // who set the snapshot back has said so, too, and what it comes of may last
+	}
+	select {
+	case <-time.After(t.wait.Next()):
+	case <-wake:
+	case <-ctx.Done():
 	}
 }
 
@@ -112,12 +121,18 @@ func (t *Taker) next(ctx context.Context) (s *catalog.Snapshot, err error) {
 	return s, err
 }
 
+// outlook tells what to say of an error, and whether trying again is no use.
+func outlook(snapshot int32, why error) (_ error, final bool) {
+	if refused, ok := errors.AsType[*pgconn.PgError](why); ok && refused.Code == "42501" {
+		return fmt.Errorf("%w: grant select on the table to the daemon's role, and BYPASSRLS if the table has row-level security, then amqp.snapshot_resume(%d)",
+			why, snapshot), true
+	}
+	return why, errors.Is(why, errUnrouted) || errors.Is(why, catalog.ErrNoSnapshot)
+}
+
 // fails notes why a snapshot does not go on, and ends it if trying again is no use.
 func (t *Taker) fails(ctx context.Context, s *catalog.Snapshot, why error) {
-	final := errors.Is(why, errUnrouted) || errors.Is(why, catalog.ErrNoSnapshot)
-	if refused, ok := errors.AsType[*pgconn.PgError](why); ok && refused.Code == "42501" {
-		final, why = true, fmt.Errorf("%w: grant select on the table to the daemon's role, then amqp.snapshot_resume(%d)", why, s.ID)
-	}
+	why, final := outlook(s.ID, why)
 	if final {
 		t.cfg.Metrics.Failed.Inc()
 	} else {
@@ -134,6 +149,8 @@ func (t *Taker) fails(ctx context.Context, s *catalog.Snapshot, why error) {
 var (
 	// errUnrouted: all routes of the table have ended meanwhile.
 	errUnrouted = errors.New("no route takes rows of the table any more: the snapshot ends here")
+	// errInVain: a chunk could not be used at its place.
+	errInVain = errors.New("a part was read in vain")
 	// errDetached: the broker gets its messages from a slot of its own, which knows nothing of the
 	// rows that this process has read.
 	errDetached = errors.New("a broker that its rows go to is detached; it goes on when that is back")
@@ -145,6 +162,9 @@ func (t *Taker) take(ctx context.Context, s *catalog.Snapshot) error {
 	if err != nil {
 		return err
 	}
+	if s.OID != 0 && s.OID != table.OID {
+		return table.Exchanged()
+	}
 	t.cfg.Tracker.watch(s.Schema, s.Table)
 	defer t.cfg.Tracker.watch("", "")
 	t.cfg.Metrics.Running.Set(1)
@@ -154,10 +174,16 @@ func (t *Taker) take(ctx context.Context, s *catalog.Snapshot) error {
 		return err
 	}
 	rel := relationOf(table)
+	again, end := false, false // whether the last chunk was of rows that are read once more, and whether the table's end was read
 	for {
-		chunk := t.cfg.Tracker.begin(t.token, rel)
+		chunk := t.cfg.Tracker.begin(t.token, rel, s, end || !again)
+		if again = len(chunk.again) > 0; end && !again {
+			t.cfg.Tracker.drop(chunk)
+			return t.done(ctx, s)
+		}
 		rows, placed, err := t.read(ctx, s, table, chunk)
 		if err != nil || !placed {
+			t.cfg.Tracker.drop(chunk)
 			return err
 		}
 		var outcome Outcome
@@ -170,20 +196,30 @@ func (t *Taker) take(ctx context.Context, s *catalog.Snapshot) error {
 		if rows.After != nil {
 			s.After = rows.After
 		}
-		switch {
-		case outcome == Again:
-			return nil
-		case outcome == Detached:
+		end = end || rows.End
+		switch outcome {
+		case Again:
+			return fmt.Errorf("%w: %w", errInVain, chunk.err)
+		case Detached:
 			return errDetached
-		case outcome == Unrouted:
+		case Unrouted:
 			return errUnrouted
-		case rows.End:
-			t.log.Info("a snapshot is done", slog.Int("snapshot", int(s.ID)), slog.Int64("chunks", s.Chunk))
-			return t.cfg.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-				return catalog.SnapshotDone(ctx, conn, s.ID, s.Chunk)
-			})
+		case Sent:
+			t.wait.Reset()
 		}
 	}
+}
+
+// done ends a snapshot whose rows were all sent.
+func (t *Taker) done(ctx context.Context, s *catalog.Snapshot) error {
+	return t.cfg.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		done, err := catalog.SnapshotDone(ctx, conn, s.ID, s.Chunk)
+		if done {
+			t.cfg.Tracker.end(s.ID)
+			t.log.Info("a snapshot is done", slog.Int("snapshot", int(s.ID)), slog.Int64("chunks", s.Chunk))
+		}
+		return err
+	})
 }
 
 func (t *Taker) table(ctx context.Context, s *catalog.Snapshot) (table *catalog.Table, err error) {
@@ -212,7 +248,18 @@ func (t *Taker) awaitWriters(ctx context.Context, oid uint32) error {
 	for look := 0; ; look++ {
 		var writers []string
 		err := t.cfg.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
-			writers, err = catalog.Writers(ctx, conn, oid)
+			if writers, err = catalog.Writers(ctx, conn, oid); err != nil {
+				return err
+			}
+			// It can take long, and the stream goes on.
+			text, err := catalog.CurrentSnapshot(ctx, conn)
+			if err != nil {
+				return err
+			}
+			v, err := ParseVisibility(text)
+			if err == nil {
+				t.cfg.Tracker.seen(v)
+			}
 			return err
 		})
 		if err != nil {
@@ -238,10 +285,15 @@ func (t *Taker) read(ctx context.Context, s *catalog.Snapshot, table *catalog.Ta
 	}
 	err = t.cfg.Ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		wait := backoff.New(time.Millisecond, 100*time.Millisecond)
+		used := 0
 		for {
 			var err error
 			chunk.At = time.Now()
-			rows, err = table.ReadChunk(ctx, conn.PgConn(), s.After, limits(), shown)
+			if len(chunk.again) > 0 {
+				rows, used, err = table.ReadRows(ctx, conn.PgConn(), chunk.again, limits(), shown)
+			} else {
+				rows, err = table.ReadChunk(ctx, conn.PgConn(), s.After, limits(), shown)
+			}
 			if err != nil {
 				return err
 			}
@@ -252,10 +304,10 @@ func (t *Taker) read(ctx context.Context, s *catalog.Snapshot, table *catalog.Ta
 				return err
 			}
 		}
-		if err := t.cfg.Tracker.fill(chunk, tuples(rows)); err != nil {
+		if err := t.cfg.Tracker.fill(chunk, tuples(rows), used, rows.End); err != nil {
 			return err
 		}
-		placed, err = catalog.PlaceChunk(ctx, conn, s, rows, chunk.token)
+		placed, err = catalog.PlaceChunk(ctx, conn, s, rows, chunk.token, chunk.again, chunk.mark)
 		return err
 	})
 	return rows, placed, err
