@@ -185,11 +185,11 @@ func (r *Router) appendMessages(out []decoder.Message, route *Route, c *change) 
 	case FormatDebezium:
 		ops := c.debeziumOps()
 		for i := range len(ops) {
-			suffix := ""
-			if len(ops) > 1 && ops[i] == 'd' {
-				suffix = "-delete"
+			of, suffix := e, ""
+			if len(ops) > 1 && ops[i] == 'd' { // for those who have the row under its old key
+				of.RoutingKey, suffix = route.key.fill(c.oldPlace), "-delete"
 			}
-			content := route.Encoding.appendDebezium(e.AppendHead(room()), c, ops[i], r.origin, r.now())
+			content := route.Encoding.appendDebezium(of.AppendHead(room()), c, ops[i], r.origin, r.now())
 			out = append(out, route.message(m, suffix, content))
 		}
 		return out

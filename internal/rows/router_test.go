@@ -149,6 +149,33 @@ func TestEachRouteThatMatchesHasItsMessage(t *testing.T) {
 	}
 }
 
+// A consumer of one key's messages must be told that its row is gone. What the old row does not know is taken from the new one.
+func TestDeletionOfAnOldKeyGoesWhereTheRowWas(t *testing.T) {
+	rel := &decoder.Relation{OID: 1, Schema: "public", Name: "t", Columns: []decoder.Column{{Name: "id", Key: true, Type: 23}, {Name: "note", Type: 25}}}
+	change := decoder.Change{Op: decoder.OpUpdate, Relation: rel, Old: tuple("1", "null"), KeyOnly: true, New: tuple("2", "new")}
+	for _, c := range []struct {
+		format Format
+		want   []string
+	}{
+		{FormatDebezium, []string{"update.1.new", "update.2.new"}},
+		{FormatJSON, []string{"update.2.new"}},
+	} {
+		r := route(1, "{op}.{column.id}.{column.note}")
+		r.Format = c.format
+		var keys []string
+		for _, m := range written(t, r, messageOf(change)) {
+			e, err := decoder.ParseEnvelope(m.Content)
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys = append(keys, e.RoutingKey)
+		}
+		if !slices.Equal(keys, c.want) {
+			t.Errorf("%s: keys %q, want %q", c.format, keys, c.want)
+		}
+	}
+}
+
 // The daemon's own writing must not make it write more.
 func TestOurOwnTablesAreNeverRouted(t *testing.T) {
 	r := NewRouter(NewTypes(nil), Origin{}, time.Now)
