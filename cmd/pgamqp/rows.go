@@ -153,7 +153,7 @@ func rowDescription(t *catalog.Type) *rows.Description {
 	if t == nil {
 		return nil
 	}
-	out := &rows.Description{Kind: t.Kind, Name: t.Name, Elem: t.Elem, Base: t.Base, Delimiter: t.Delimiter}
+	out := &rows.Description{Kind: t.Kind, Name: t.Name, Elem: t.Elem, Base: t.Base, Modifier: t.Modifier, Delimiter: t.Delimiter}
 	for _, a := range t.Attributes {
 		out.Attributes = append(out.Attributes, rows.Attribute(a))
 	}

@@ -35,6 +35,8 @@ type Type struct {
 	// Short says that a column's type modifier leaves so little that Debezium writes it in another
 	// way: a time of milliseconds, a single bit.
 	Short bool
+	// Digits are those of the seconds' fraction that a timestamptz is declared with.
+	Digits int
 	// Elem is the type of an array's elements, Delimiter stands between them.
 	Elem      *Type
 	Delimiter byte
@@ -100,6 +102,9 @@ func builtin() map[uint32]*Type {
 		{KindJSON, 3802, 3807},
 	} {
 		t := &Type{Kind: b.kind}
+		if b.kind == KindTimestampTZ {
+			t.Digits = 6
+		}
 		all[b.oid] = t
 		all[b.array] = &Type{Kind: KindArray, Elem: t, Delimiter: ','}
 	}
@@ -121,6 +126,9 @@ func (t *Type) withModifier(modifier int32) *Type {
 	case (t.Kind == KindTime || t.Kind == KindTimestamp) && modifier >= 0 && modifier <= 3, t.Kind == KindBit && modifier == 1:
 		short.Short = true
 		return &short
+	case t.Kind == KindTimestampTZ && modifier >= 0 && int(modifier) < t.Digits:
+		short.Digits = int(modifier)
+		return &short
 	}
 	return t
 }
@@ -132,15 +140,18 @@ type Description struct {
 	Name string // without schema
 	// Elem is the element type of a true array, else 0; Base the base type of a domain.
 	Elem, Base uint32
-	Delimiter  byte
+	// Modifier is what a domain declares for its base type, as pg_attribute.atttypmod for a column.
+	Modifier  int32
+	Delimiter byte
 	// Attributes are those of a composite type, in order.
 	Attributes []Attribute
 }
 
 // Attribute is a column of a composite type.
 type Attribute struct {
-	Name string
-	Type uint32
+	Name     string
+	Type     uint32
+	Modifier int32
 }
 
 // Types knows types by their OIDs, and asks for those that it does not know. It belongs to one
@@ -188,7 +199,9 @@ func (t *Types) of(ctx context.Context, oid uint32, depth int) (*Type, error) {
 	switch {
 	case d == nil: // dropped
 	case d.Kind == 'd':
-		found, err = t.of(ctx, d.Base, depth+1)
+		if found, err = t.of(ctx, d.Base, depth+1); err == nil {
+			found = found.withModifier(d.Modifier)
+		}
 	case d.Kind == 'c':
 		found = &Type{Kind: KindComposite}
 		for _, a := range d.Attributes {
@@ -196,7 +209,7 @@ func (t *Types) of(ctx context.Context, oid uint32, depth int) (*Type, error) {
 			if field, err = t.of(ctx, a.Type, depth+1); err != nil {
 				break
 			}
-			found.Fields = append(found.Fields, Field{Name: a.Name, Type: field})
+			found.Fields = append(found.Fields, Field{Name: a.Name, Type: field.withModifier(a.Modifier)})
 		}
 	case d.Elem != 0:
 		found = &Type{Kind: KindArray, Delimiter: d.Delimiter}
