@@ -42,6 +42,9 @@ type Type struct {
 	Delimiter byte
 	// Fields are those of a composite type, in order.
 	Fields []Field
+	// Mutable says that it is or has a composite type, which keeps its OID when its attributes become others, or one that is
+	// not there, but may be later. PostgreSQL does not describe a table anew for that.
+	Mutable bool
 }
 
 // Field is an attribute of a composite type.
@@ -158,7 +161,8 @@ type Attribute struct {
 // Router and is no more safe for concurrent use.
 //
 // What is asked for is what there is now, not when the row was written. That matters for
-// types that were changed or dropped since: what cannot be read as its type says is text.
+// types that were changed or dropped since: what cannot be read as its type says is text. Which of them are asked for again,
+// and when, see Router.typesOf and Router.renewTypes.
 type Types struct {
 	// ask returns a description, nil if there is no such type.
 	ask   func(ctx context.Context, oid uint32) (*Description, error)
@@ -197,13 +201,14 @@ func (t *Types) of(ctx context.Context, oid uint32, depth int) (*Type, error) {
 	}
 	found := text
 	switch {
-	case d == nil: // dropped
+	case d == nil: // dropped, or not visible yet
+		found.Mutable = true
 	case d.Kind == 'd':
 		if found, err = t.of(ctx, d.Base, depth+1); err == nil {
 			found = found.withModifier(d.Modifier)
 		}
 	case d.Kind == 'c':
-		found = &Type{Kind: KindComposite}
+		found = &Type{Kind: KindComposite, Mutable: true}
 		for _, a := range d.Attributes {
 			var field *Type
 			if field, err = t.of(ctx, a.Type, depth+1); err != nil {
@@ -213,7 +218,9 @@ func (t *Types) of(ctx context.Context, oid uint32, depth int) (*Type, error) {
 		}
 	case d.Elem != 0:
 		found = &Type{Kind: KindArray, Delimiter: d.Delimiter}
-		found.Elem, err = t.of(ctx, d.Elem, depth+1)
+		if found.Elem, err = t.of(ctx, d.Elem, depth+1); err == nil {
+			found.Mutable = found.Elem.Mutable
+		}
 	case d.Kind == 'b' && d.Name == "hstore":
 		found = &Type{Kind: KindHstore}
 	}
