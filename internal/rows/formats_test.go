@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -131,53 +130,6 @@ func TestFormatsAreWhatTheyWere(t *testing.T) {
 			t.Errorf("%s differs from %s, which go test ./internal/rows -update writes anew:\n%s", format, file, got.Bytes())
 		}
 	}
-}
-
-// TestDebeziumEventsHaveTheFieldsOfItsDocumentation, of the type that is documented: "create
-// events", "update events", "delete events" and "truncate events" of its connector for PostgreSQL.
-func TestDebeziumEventsHaveTheFieldsOfItsDocumentation(t *testing.T) {
-	const documented = `{
-		"before": null,
-		"after": {"id": 1, "first_name": "Anne", "last_name": "Kretchmar", "email": "annek@noanswer.org"},
-		"source": {"version": "3.3.1.Final", "connector": "postgresql", "name": "PostgreSQL_server", "ts_ms": 1559033904863,
-			"snapshot": "true", "db": "postgres", "sequence": "[\"24023119\",\"24023128\"]", "ts_us": 1559033904863123,
-			"ts_ns": 1559033904863123000, "schema": "public", "table": "customers", "txId": 555, "lsn": 24023128, "xmin": null},
-		"transaction": null, "op": "c", "ts_ms": 1559033904863, "ts_us": 1559033904863841, "ts_ns": 1559033904863841257}`
-	rel := &decoder.Relation{OID: 1, Schema: "public", Name: "customers", Columns: []decoder.Column{
-		{Name: "id", Key: true, Type: 23}, {Name: "first_name", Type: 1043}, {Name: "last_name", Type: 1043}, {Name: "email", Type: 1043},
-	}}
-	c := decoder.Change{Op: decoder.OpInsert, Relation: rel, New: tuple("1", "Anne", "Kretchmar", "annek@noanswer.org")}
-	out := written(t, formatsOf()[FormatDebezium], messageOf(c))
-	e, err := decoder.ParseEnvelope(out[0].Content)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, got := shape(t, []byte(documented)), shape(t, e.Body)
-	if got != want {
-		t.Errorf("fields are\n%s, documented are\n%s", got, want)
-	}
-}
-
-// shape lists the fields of an object and the types of their values.
-func shape(t *testing.T, text []byte) string {
-	t.Helper()
-	var top map[string]any
-	if err := json.Unmarshal(text, &top); err != nil {
-		t.Fatalf("%s: %v", text, err)
-	}
-	var out []string
-	var list func(string, map[string]any)
-	list = func(path string, object map[string]any) {
-		for name, v := range object {
-			out = append(out, fmt.Sprintf("%s%s %T", path, name, v))
-			if inner, isObject := v.(map[string]any); isObject {
-				list(path+name+".", inner)
-			}
-		}
-	}
-	list("", top)
-	slices.Sort(out)
-	return strings.Join(out, "\n")
 }
 
 func TestDebeziumValues(t *testing.T) {
