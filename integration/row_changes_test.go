@@ -4,8 +4,8 @@ import (
 	"testing"
 )
 
-// TestReadmeOfRowChangesHolds runs the statements of docs/row-changes.md, and looks at the messages that they lead to.
-func TestReadmeOfRowChangesHolds(t *testing.T) {
+// TestStatementsOfRowChangesHold runs the statements of docs/row-changes.md, and looks at the messages that they lead to.
+func TestStatementsOfRowChangesHold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
 	w.script(

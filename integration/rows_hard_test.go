@@ -267,3 +267,29 @@ func TestRowsOfOneCopyArriveInOrderAndInBoundedMemory(t *testing.T) {
 		t.Errorf("the daemon took %d MB", peak>>20)
 	}
 }
+
+// TestCompositeTypesThatAreAlteredAreWrittenAsTheyAre: PostgreSQL does not describe a table anew for that.
+func TestCompositeTypesThatAreAlteredAreWrittenAsTheyAre(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{})
+	w.queue(1, "q")
+	w.script(
+		`create type public.pair as (a int, b text)`,
+		`create table public.t (id serial primary key, c public.pair, d public.pair[])`,
+		`select amqp.route_table('public.t', 1, '', 'q')`,
+		`insert into public.t (c, d) values ('(1,x)', '{"(2,y)"}')`,
+	)
+	w.start()
+	wantChanges(t, w.changes("q"), `public.t insert map[] map[c:map[a:1 b:x] d:[map[a:2 b:y]] id:1] []`)
+	w.script(
+		`alter type public.pair add attribute e int`,
+		`insert into public.t (c, d) values ('(1,x,3)', '{"(2,y,)"}')`,
+	)
+	wantChanges(t, w.changes("q"), `public.t insert map[] map[c:map[a:1 b:x e:3] d:[map[a:2 b:y e:<nil>]] id:2] []`)
+	w.exec(`alter type public.pair rename attribute a to f`)
+	await(t, startLimit, "the new name comes", func() bool {
+		w.exec(`insert into public.t (c) values ('(1,x,3)')`)
+		got := w.changes("q")
+		return strings.Contains(got[len(got)-1].short(), `map[c:map[b:x e:3 f:1] d:<nil> id:`)
+	})
+}

@@ -210,8 +210,8 @@ func TestSnapshotAndChangesMakeACopy(t *testing.T) {
 	wantCopy(t, w, "public.t", copyOf(t, w, 1, "q"))
 }
 
-// TestSnapshotWaitsForADetachedBroker, whose own stream knows nothing of the rows that were read.
-func TestSnapshotWaitsForADetachedBroker(t *testing.T) {
+// TestSnapshotWaitsForADetachedLane: a broker whose own stream knows nothing of the rows that were read.
+func TestSnapshotWaitsForADetachedLane(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{brokers: 2})
 	w.queue(1, "q")

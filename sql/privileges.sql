@@ -117,7 +117,7 @@ begin
   revoke all on amqp.route, amqp.route_version from public;
   revoke all on sequence amqp.route_route_id_seq from public;
   revoke all on function amqp._routes_changed(), amqp._route_versions(), amqp._route_version_committed(pg_lsn, pg_lsn),
-    amqp._has_identity(regclass), amqp._like(text), amqp.unroute(integer),
+    amqp._identity(regclass), amqp._identities(regclass), amqp._like(text), amqp.unroute(integer),
     amqp.route_table(text, integer, text, text, text, text[], text, text) from public;
   if to_regrole('pgamqp_daemon') is null then
     return;
@@ -174,7 +174,7 @@ begin
   revoke all on amqp.publish_limit, amqp.signing_key from public;
   revoke all on sequence amqp.signing_key_key_id_seq from public;
   revoke all on function amqp._pad(bytea, integer), amqp._signed(boolean, bytea), amqp._define_publish(), amqp.sign_messages(boolean),
-    amqp.require_signatures(boolean) from public;
+    amqp.require_signatures(boolean), amqp._identity(regclass), amqp._identities(regclass) from public;
   if to_regrole('pgamqp_daemon') is not null then
     grant select on amqp.signing_key to pgamqp_daemon;
   end if;

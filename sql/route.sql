@@ -119,18 +119,40 @@ as $$
    where v.system_id = c.system_identifier and v.announced = lsn and v.committed is distinct from at
 $$;
 
--- Whether PostgreSQL would refuse to update or delete rows of a published table: it must be
--- able to say which row it was.
-create or replace function amqp._has_identity(relation regclass) returns boolean
+drop function if exists amqp._has_identity(regclass);
+-- By what PostgreSQL says which row was updated or deleted: full, or names of columns. NULL means that it cannot, and refuses
+-- UPDATE and DELETE of the table once that is published.
+create or replace function amqp._identity(relation regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select case c.relreplident
-           when 'f' then true
-           when 'n' then false
-           when 'i' then exists (select from pg_index i where i.indrelid = c.oid and i.indisreplident)
-           else exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary)
+           when 'f' then 'full'
+           else (select '(' || string_agg(quote_ident(a.attname), ', ' order by a.attname) || ')'
+                   from pg_index i join pg_attribute a on a.attrelid = c.oid and a.attnum = any (i.indkey::smallint[])
+                  where i.indrelid = c.oid and i.indisvalid and i.indimmediate
+                    and case c.relreplident when 'i' then i.indisreplident when 'd' then i.indisprimary end)
          end
     from pg_class c where c.oid = relation
+$$;
+
+-- The identities of a table and of its partitions: each of these has one of its own. cure makes a partition's that of the table.
+create or replace function amqp._identities(relation regclass)
+returns table (name regclass, identity text, cure text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select p.relid, amqp._identity(p.relid),
+         format('alter table %s replica identity %s', p.relid, case root.relreplident
+           when 'f' then 'full' when 'd' then 'default' when 'n' then 'nothing'
+           else 'using index ' || coalesce((
+             select quote_ident(c.relname)
+               from pg_index i, pg_partition_tree(i.indexrelid) t join pg_index own on own.indexrelid = t.relid join pg_class c on c.oid = t.relid
+              where i.indrelid = relation and i.indisreplident and own.indrelid = p.relid), '...') end)
+    from pg_class root,
+         (select relation::regclass as relid
+          union
+          select t.relid from pg_partition_tree(relation) t join pg_class c on c.oid = t.relid where t.isleaf and c.relkind = 'r') p
+   where root.oid = relation
+   order by 1
 $$;
 
 -- A pattern with * as one of LIKE.
@@ -152,7 +174,9 @@ declare
   named constant regclass := case when position('*' in tables) = 0 then to_regclass(tables) end;
   schema_pattern text;
   table_pattern text;
+  via_root constant boolean := (select p.pubviaroot from pg_publication p where p.pubname = publication);
   found record;
+  problem record;
   number integer := 0;
   id integer;
 begin
@@ -182,20 +206,31 @@ begin
       raise exception 'table % does not belong to "%"', found.name, session_user
         using errcode = '42501', hint = 'Let its owner call amqp.route_table.';
     end if;
-    if not amqp._has_identity(found.name) then
-      raise exception 'table % has no replica identity: once it is published, PostgreSQL would refuse every UPDATE and DELETE of it', found.name
-        using errcode = '55000', hint = format('Give it a primary key, or: alter table %s replica identity full', found.name);
+    select string_agg(i.name::text, ', ') as names, string_agg(format('alter table %s replica identity full', i.name), '; ') as cure
+      into problem from amqp._identities(found.name) i where i.identity is null;
+    if problem.names is not null then
+      raise exception 'table % has no replica identity: once it is published, PostgreSQL would refuse every UPDATE and DELETE of it', problem.names
+        using errcode = '55000', hint = 'Give it a primary key, or: ' || problem.cure;
+    end if;
+    -- The WAL has what the partition's identity says, and PostgreSQL describes it by the table's: NULL would stand for what
+    -- is not known.
+    select string_agg(i.name::text, ', ') as names, string_agg(i.cure, '; ') as cure, bool_and(i.identity = 'full') as full
+      into problem from amqp._identities(found.name) i where via_root and i.identity <> amqp._identity(found.name);
+    if problem.names is not null then
+      raise exception 'the replica identity of % is not that of its table %, under whose name its changes come', problem.names, found.name
+        using errcode = '55000', hint = 'Make them the same: ' || problem.cure
+          || case when problem.full then format('. Or the other way round: alter table %s replica identity full', found.name) else '' end;
     end if;
     if found.relreplident <> 'f' then
-      raise notice 'messages about % will have the old row''s key only', found.name
+      raise warning 'messages about % will have the old row''s key only', found.name
         using hint = format('For all of the old row: alter table %s replica identity full', found.name);
     end if;
-    if found.relkind = 'p' and not (select p.pubviaroot from pg_publication p where p.pubname = publication) then
+    if found.relkind = 'p' and not via_root then
       raise notice 'changes of % will come under the names of its partitions, which need routes of their own', found.name
         using hint = format('For its own name: alter publication %I set (publish_via_partition_root = true)', publication);
     end if;
     if not found.published and not all_tables then
-      execute format('alter publication %I add table %s', publication, found.name);
+      execute format('alter publication %I add table only %s', publication, found.name);
     end if;
   end loop;
   if number = 0 then
@@ -258,7 +293,7 @@ begin
        select from amqp.route r
         where n.nspname like amqp._like(r.schema_name) and c.relname like amqp._like(r.table_name))
   loop
-    execute format('alter publication %I drop table %s', publication, found.name);
+    execute format('alter publication %I drop table only %s', publication, found.name);
   end loop;
   return true;
 end

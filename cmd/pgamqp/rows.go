@@ -49,7 +49,7 @@ func (r *routing) Messages(ctx context.Context, m *decoder.Message) ([]decoder.M
 		r.d.tracker.Changed(m)
 	}
 	for _, move := range r.d.tracker.Moved(m) {
-		if err := r.d.noteMove(ctx, move); err != nil {
+		if err := r.noteMove(ctx, move); err != nil {
 			return nil, err
 		}
 	}
@@ -176,7 +176,7 @@ func rowDescription(t *catalog.Type) *rows.Description {
 	if t == nil {
 		return nil
 	}
-	out := &rows.Description{Kind: t.Kind, Name: t.Name, Elem: t.Elem, Base: t.Base, Delimiter: t.Delimiter}
+	out := &rows.Description{Kind: t.Kind, Name: t.Name, Elem: t.Elem, Base: t.Base, Modifier: t.Modifier, Delimiter: t.Delimiter}
 	for _, a := range t.Attributes {
 		out.Attributes = append(out.Attributes, rows.Attribute(a))
 	}

@@ -106,7 +106,7 @@ func (r *routing) setBack(ctx context.Context, p snapshot.Place, why string) err
 	r.d.snapshots.Repeated.Inc()
 	r.d.tracker.SetBack(p)
 	if len(p.Moved) > 0 {
-		if err := r.d.markMoved(ctx, p.Snapshot, p.Moved...); err != nil {
+		if err := r.markMoved(ctx, p.Snapshot, p.Moved...); err != nil {
 			return err
 		}
 	}
@@ -137,31 +137,31 @@ func (d *daemon) followSnapshots(ctx context.Context) error {
 }
 
 // noteMove notes a row that must be read once more, before its change can be confirmed.
-func (d *daemon) noteMove(ctx context.Context, move snapshot.Move) error {
+func (r *routing) noteMove(ctx context.Context, move snapshot.Move) error {
 	if !move.Restart {
-		return d.markMoved(ctx, move.Snapshot, move.Key)
+		return r.markMoved(ctx, move.Snapshot, move.Key)
 	}
-	d.snapshots.Repeated.Inc()
-	d.log.Info("a snapshot begins again", slog.Int("snapshot", int(move.Snapshot)), slog.String("because", "too many keys were changed"))
-	err := d.untilDone(ctx, "a snapshot that has to begin again", func() error {
-		return d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	r.d.snapshots.Repeated.Inc()
+	r.d.log.Info("a snapshot begins again", slog.Int("snapshot", int(move.Snapshot)), slog.String("because", "too many keys were changed"))
+	err := r.untilDone(ctx, "a snapshot that has to begin again", func() error {
+		return r.d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 			return catalog.RestartSnapshot(ctx, conn, move.Snapshot)
 		})
 	})
 	if err == nil {
-		d.tracker.Restarted(move.Snapshot)
-		d.taker.Wake()
+		r.d.tracker.Restarted(move.Snapshot)
+		r.d.taker.Wake()
 	}
 	return err
 }
 
 // markMoved notes that this process knows keys of rows that must be read once more.
-func (d *daemon) markMoved(ctx context.Context, id int32, keys ...[]string) error {
-	return d.untilDone(ctx, "rows that a snapshot must read again", func() error {
-		return d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+func (r *routing) markMoved(ctx context.Context, id int32, keys ...[]string) error {
+	return r.untilDone(ctx, "rows that a snapshot must read again", func() error {
+		return r.d.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 			mark, err := catalog.MarkMoved(ctx, conn, id)
 			if err == nil {
-				d.tracker.Noted(id, mark, keys...)
+				r.d.tracker.Noted(id, mark, keys...)
 			}
 			return err
 		})

@@ -90,17 +90,44 @@ func Diagnose(ctx context.Context, conn *pgx.Conn, o PreflightOptions, d *Diagno
 }
 
 // A table in the publication whose rows have no identity takes no UPDATE and no DELETE any more: its
-// applications fail, not we.
-const withoutIdentityQuery = `
-select pg_catalog.format('%I.%I', t.schemaname, t.tablename)
+// applications fail, not we. Each partition has an identity of its own, also one that was made later. If its changes come under
+// the table's name while it has another identity than that, the old rows in them are wrong.
+const identityQuery = `
+select x.name, x.root, x.missing
   from pg_catalog.pg_publication_tables t
   join pg_catalog.pg_publication p on p.pubname = t.pubname
   join pg_catalog.pg_namespace n on n.nspname = t.schemaname
-  join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = t.tablename
- where t.pubname = $1 and (p.pubupdate or p.pubdelete) and c.relkind = 'r'
-   and (c.relreplident = 'n'
-        or c.relreplident = 'd' and not exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisprimary))
+  join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = t.tablename,
+  lateral (
+    select pg_catalog.format('%I.%I', ln.nspname, l.relname), pg_catalog.format('%I.%I', t.schemaname, t.tablename),
+           l.relreplident = 'n' or l.relreplident = 'd' and not exists (
+             select from pg_catalog.pg_index i where i.indrelid = l.oid and i.indisprimary and i.indimmediate),
+           l.relreplident <> c.relreplident
+      from pg_catalog.pg_class l join pg_catalog.pg_namespace ln on ln.oid = l.relnamespace
+     where l.relkind = 'r' and (l.oid = c.oid or l.oid in (select leaf.relid from pg_catalog.pg_partition_tree(c.oid) leaf))
+  ) x(name, root, missing, differs)
+ where t.pubname = $1 and (p.pubupdate or p.pubdelete) and (x.missing or x.differs)
  order by 1`
+
+func diagnoseIdentities(ctx context.Context, conn *pgx.Conn, name string, d *Diagnosis) error {
+	rows, err := conn.Query(ctx, identityQuery, name)
+	if err != nil {
+		return err
+	}
+	var table, root string
+	var missing bool
+	_, err = pgx.ForEachRow(rows, []any{&table, &root, &missing}, func() error {
+		if missing {
+			d.Add(LevelError, "publication", fmt.Sprintf("UPDATE and DELETE fail on %s: it is published, and its rows have no replica identity", table),
+				fmt.Sprintf("add a primary key, or: alter table %s replica identity full;", table))
+		} else {
+			d.Add(LevelWarning, "publication", fmt.Sprintf("the replica identity of %s is not that of its table %s: old rows in its messages are wrong", table, root),
+				fmt.Sprintf("give both the same, for example: alter table %s replica identity full; alter table %s replica identity full;", root, table))
+		}
+		return nil
+	})
+	return err
+}
 
 // Routes to tables that are not there, or not published; patterns match what there is.
 const unpublishedQuery = `
@@ -119,22 +146,13 @@ func diagnosePublication(ctx context.Context, conn *pgx.Conn, name string, insta
 		return err
 	}
 	d.settle(LevelError, "publication", found, fmt.Sprintf("publication %q is there", name))
-	rows, err := conn.Query(ctx, withoutIdentityQuery, name)
-	if err != nil {
+	if err := diagnoseIdentities(ctx, conn, name, d); err != nil {
 		return fmt.Errorf("read the tables of publication %q: %w", name, err)
-	}
-	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("read the tables of publication %q: %w", name, err)
-	}
-	for _, table := range tables {
-		d.Add(LevelError, "publication", fmt.Sprintf("UPDATE and DELETE fail on %s: it is published, and its rows have no replica identity", table),
-			fmt.Sprintf("add a primary key, or: alter table %s replica identity full;", table))
 	}
 	if installed.Version != sql.Version {
 		return nil // there may be no routes yet
 	}
-	rows, err = conn.Query(ctx, unpublishedQuery, name)
+	rows, err := conn.Query(ctx, unpublishedQuery, name)
 	if err != nil {
 		return fmt.Errorf("read amqp.route: %w", err)
 	}

@@ -75,6 +75,7 @@ type Type struct {
 	Name      string
 	Elem      uint32 // of a true array, else 0
 	Base      uint32 // of a domain, else 0
+	Modifier  int32  // of a domain's base type, as atttypmod
 	Delimiter byte
 	// Attributes are those of a composite type, in order.
 	Attributes []Attribute
@@ -82,15 +83,16 @@ type Type struct {
 
 // Attribute is a column of a composite type.
 type Attribute struct {
-	Name string `json:"name"`
-	Type uint32 `json:"type"`
+	Name     string `json:"name"`
+	Type     uint32 `json:"type"`
+	Modifier int32  `json:"modifier"`
 }
 
 // A true array is the array type of its element type; int2vector has elements, too.
 const typeQuery = `
-select t.typtype::text, t.typname::text, case when e.typarray = t.oid then e.oid else 0 end, t.typbasetype,
+select t.typtype::text, t.typname::text, case when e.typarray = t.oid then e.oid else 0 end, t.typbasetype, t.typtypmod,
        coalesce(e.typdelim, ',')::text,
-       (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', a.attname, 'type', a.atttypid::bigint) order by a.attnum), '[]')
+       (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', a.attname, 'type', a.atttypid::bigint, 'modifier', a.atttypmod) order by a.attnum), '[]')
           from pg_catalog.pg_attribute a where a.attrelid = t.typrelid and t.typtype = 'c' and a.attnum > 0 and not a.attisdropped)
   from pg_catalog.pg_type t left join pg_catalog.pg_type e on e.oid = t.typelem
  where t.oid = $1`
@@ -100,7 +102,7 @@ func ReadType(ctx context.Context, conn *pgx.Conn, oid uint32) (*Type, error) {
 	var t Type
 	var kind, delimiter string
 	var attributes []byte
-	err := conn.QueryRow(ctx, typeQuery, oid).Scan(&kind, &t.Name, &t.Elem, &t.Base, &delimiter, &attributes)
+	err := conn.QueryRow(ctx, typeQuery, oid).Scan(&kind, &t.Name, &t.Elem, &t.Base, &t.Modifier, &delimiter, &attributes)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}

@@ -72,16 +72,24 @@ func (c *change) fillUnchanged() {
 	}
 }
 
-// keyValue returns the text of a column for the routing key: of the new row, or the old one
-// where there is none. Without a value it is "null".
-func (c *change) keyValue(column string) string {
+// keyValue returns the text of a column for the routing key: of the new row, or the old one where there is none or it does not
+// know the column; the other way round if old is set. Without a value, and of NULL, it is "null".
+func (c *change) keyValue(column string, old bool) string {
+	rows := [...][]value{c.after, c.before}
+	if old {
+		rows = [...][]value{c.before, c.after}
+	}
 	for i := range c.relation.Columns {
 		if c.relation.Columns[i].Name != column {
 			continue
 		}
-		for _, row := range [][]value{c.after, c.before} {
-			if row != nil && !row[i].absent && row[i].State == decoder.Text {
+		for _, row := range rows {
+			switch {
+			case row == nil || row[i].absent:
+			case row[i].State == decoder.Text:
 				return string(row[i].Text)
+			case row[i].State == decoder.Null:
+				return "null"
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package rows
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"strconv"
@@ -38,6 +39,8 @@ func appendDebezium(dst []byte, t *Type, text []byte) (out []byte, known bool, e
 			return strconv.AppendInt(dst, negativeInfinity, 10), true, nil
 		}
 		n, ok = parseTimestamp(text)
+	case KindTimestampTZ:
+		return appendPadded(dst, t.Digits, text), true, nil
 	case KindInterval:
 		n, ok = parseInterval(text)
 	case KindTimeTZ:
@@ -67,6 +70,27 @@ func appendDebezium(dst []byte, t *Type, text []byte) (out []byte, known bool, e
 		n = floorDiv(n, 1000)
 	}
 	return strconv.AppendInt(dst, n, 10), true, nil
+}
+
+// appendPadded appends a timestamptz with as many digits of seconds as its column is declared with, which Debezium does since 2.2.
+func appendPadded(dst []byte, digits int, text []byte) []byte {
+	start := len(dst)
+	dst = appendTime(dst, text)
+	whole, isUTC := bytes.CutSuffix(dst[start:], []byte(`Z"`))
+	if !isUTC {
+		return dst
+	}
+	dst = dst[:start+len(whole)]
+	have := 0
+	if point := bytes.IndexByte(whole, '.'); point >= 0 {
+		have = len(whole) - point - 1
+	} else if digits > 0 {
+		dst = append(dst, '.')
+	}
+	for ; have < digits; have++ {
+		dst = append(dst, '0')
+	}
+	return append(dst, `Z"`...)
 }
 
 // appendBits appends a single bit as a boolean, several as bytes of which the first has the

@@ -159,6 +159,7 @@ func (e Encoding) appendRecord(dst []byte, t *Type, text []byte) ([]byte, error)
 func (e Encoding) appendField(dst []byte, t *Type, text []byte) []byte {
 	start := len(dst)
 	if dst = e.appendValue(dst, t, text); !json.Valid(dst[start:]) {
+		e.noteStale()
 		dst = appendString(dst[:start], text)
 	}
 	return dst

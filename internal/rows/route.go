@@ -171,8 +171,12 @@ func (t template) fill(value func(name string) string) string {
 	return cut(string(b), maxKey)
 }
 
-// place returns what stands in a place of a routing key.
-func (c *change) place(name string) string {
+// place returns what stands in a place of a routing key, oldPlace what does so in that of a message about the old row.
+func (c *change) place(name string) string { return c.placeOf(name, false) }
+
+func (c *change) oldPlace(name string) string { return c.placeOf(name, true) }
+
+func (c *change) placeOf(name string, old bool) string {
 	switch name {
 	case "schema":
 		return c.relation.Schema
@@ -181,7 +185,7 @@ func (c *change) place(name string) string {
 	case "op":
 		return c.operation
 	}
-	return c.keyValue(strings.TrimPrefix(name, columnPlace))
+	return c.keyValue(strings.TrimPrefix(name, columnPlace), old)
 }
 
 // appendKey writes a value with what has a meaning in routing keys and bindings, spaces and

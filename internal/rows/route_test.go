@@ -35,12 +35,12 @@ func TestPatternsMatchNames(t *testing.T) {
 }
 
 func TestTemplatesAreFilled(t *testing.T) {
-	rel := &decoder.Relation{Schema: "my.schema", Name: "orders", Columns: []decoder.Column{{Name: "id"}, {Name: "note"}, {Name: "gone"}}}
+	rel := &decoder.Relation{Schema: "my.schema", Name: "orders", Columns: []decoder.Column{{Name: "id"}, {Name: "note"}, {Name: "gone"}, {Name: "unset"}}}
 	text := func(s string) value { return value{Value: decoder.Value{State: decoder.Text, Text: []byte(s)}} }
 	c := &change{
 		relation: rel, operation: "update",
-		before: []value{text("1"), text("old"), text("from the old row")},
-		after:  []value{text("2"), text("a.b #*%\n"), {absent: true}},
+		before: []value{text("1"), text("old"), text("from the old row"), text("eu")},
+		after:  []value{text("2"), text("a.b #*%\n"), {absent: true}, {Value: decoder.Value{State: decoder.Null}}},
 	}
 	for _, x := range []struct{ template, want string }{
 		{"", ""},
@@ -49,6 +49,7 @@ func TestTemplatesAreFilled(t *testing.T) {
 		{"{column.id}", "2"},
 		{"x.{column.note}.y", "x.a%2Eb%20%23%2A%25%0A.y"},
 		{"{column.gone}", "from%20the%20old%20row"},
+		{"{column.unset}", "null"},
 		{"{column.unknown}", "null"},
 	} {
 		tmpl, err := parseTemplate(x.template)

@@ -3,6 +3,7 @@ package rows
 import (
 	"cmp"
 	"context"
+	"reflect"
 	"slices"
 	"strconv"
 	"time"
@@ -36,6 +37,7 @@ type Router struct {
 
 	change change            // the one at hand
 	out    []decoder.Message // and its messages
+	stale  bool              // a value of it is not what its type says
 }
 
 // table is what is known of a table as it was described once.
@@ -43,7 +45,18 @@ type table struct {
 	routes []*Route // that are for it
 	types  []*Type  // of its columns; nil until they are needed
 	names  [][]byte // of its columns, see change
+	// mutable says that types has some that may have changed since they were asked for; in vain is when asking for them
+	// because of a value has brought nothing.
+	mutable       bool
+	asked, inVain time.Time
 }
+
+// How long the composite types of a table are taken for what they were, and for how long they are not asked for again after that
+// has brought nothing.
+const (
+	refreshAfter = 10 * time.Second
+	reaskAfter   = time.Second
+)
 
 // NewRouter returns a Router without routes. now tells the time that formats have in which a
 // message says when it was made.
@@ -74,6 +87,7 @@ func (r *Router) Use(v Version) error {
 		if err := routes[i].prepare(); err != nil {
 			return err
 		}
+		routes[i].Encoding.stale = &r.stale
 	}
 	r.routes, r.tables = routes, make(map[*decoder.Relation]*table)
 	return nil
@@ -103,21 +117,42 @@ func (r *Router) table(rel *decoder.Relation) *table {
 	return t
 }
 
-// typesOf asks for the types of a table's columns, once.
+// typesOf asks for the types of a table's columns, once, and for those that may have changed again from time to time.
 func (r *Router) typesOf(ctx context.Context, t *table, rel *decoder.Relation) ([]*Type, error) {
-	if t.types != nil || len(rel.Columns) == 0 {
-		return t.types, nil
+	switch {
+	case len(rel.Columns) == 0:
+		return nil, nil
+	case t.types == nil:
+		if err := r.askTypes(ctx, t, rel); err != nil {
+			return nil, err
+		}
+	case t.mutable && r.now().Sub(t.asked) >= refreshAfter:
+		r.renewTypes(ctx, t, rel)
 	}
-	types := make([]*Type, len(rel.Columns))
+	return t.types, nil
+}
+
+// renewTypes asks for a table's types again, and tells whether they have changed. If it cannot ask, they stay: that must not
+// hold the stream up.
+func (r *Router) renewTypes(ctx context.Context, t *table, rel *decoder.Relation) (changed bool) {
+	before := t.types
+	r.types.Forget()
+	return r.askTypes(ctx, t, rel) == nil && !reflect.DeepEqual(before, t.types)
+}
+
+func (r *Router) askTypes(ctx context.Context, t *table, rel *decoder.Relation) error {
+	t.asked = r.now()
+	types, mutable := make([]*Type, len(rel.Columns)), false
 	for i, column := range rel.Columns {
 		known, err := r.types.Of(ctx, column.Type)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		types[i] = known.withModifier(column.Modifier)
+		mutable = mutable || known.Mutable
 	}
-	t.types = types
-	return types, nil
+	t.types, t.mutable = types, mutable
+	return nil
 }
 
 // Brokers returns those to which the rows of a table go now when a snapshot is taken.
@@ -138,26 +173,39 @@ func (r *Router) Messages(ctx context.Context, m *decoder.Message) ([]decoder.Me
 	if m.Change == nil {
 		return r.foreign(m), nil
 	}
-	var c *change
-	clear(r.out)
-	out := r.out[:0]
 	t := r.table(m.Change.Relation)
-	for _, route := range t.routes {
-		if !route.takes(m.Change.Op) {
-			continue
-		}
-		if c == nil {
-			types, err := r.typesOf(ctx, t, m.Change.Relation)
-			if err != nil {
-				return nil, err
-			}
-			c = &r.change
-			c.set(m, types, t.names)
-		}
-		out = r.appendMessages(out, route, c)
+	if !slices.ContainsFunc(t.routes, func(route *Route) bool { return route.takes(m.Change.Op) }) {
+		return nil, nil
 	}
-	r.out = out
+	types, err := r.typesOf(ctx, t, m.Change.Relation)
+	if err != nil {
+		return nil, err
+	}
+	out := r.written(t, types, m)
+	if r.stale && r.now().Sub(t.inVain) >= reaskAfter {
+		// A row may be older than what is known of its type, too. Whole tables can be, so it is not asked for each.
+		if r.renewTypes(ctx, t, m.Change.Relation) {
+			out = r.written(t, t.types, m)
+		}
+		if r.stale {
+			t.inVain = r.now()
+		}
+	}
 	return out, nil
+}
+
+// written returns what a change of a table becomes.
+func (r *Router) written(t *table, types []*Type, m *decoder.Message) []decoder.Message {
+	r.stale = false
+	r.change.set(m, types, t.names)
+	clear(r.out)
+	r.out = r.out[:0]
+	for _, route := range t.routes {
+		if route.takes(m.Change.Op) {
+			r.out = r.appendMessages(r.out, route, &r.change)
+		}
+	}
+	return r.out
 }
 
 // foreign returns the messages that one with a prefix becomes.
@@ -185,11 +233,11 @@ func (r *Router) appendMessages(out []decoder.Message, route *Route, c *change) 
 	case FormatDebezium:
 		ops := c.debeziumOps()
 		for i := range len(ops) {
-			suffix := ""
-			if len(ops) > 1 && ops[i] == 'd' {
-				suffix = "-delete"
+			of, suffix := e, ""
+			if len(ops) > 1 && ops[i] == 'd' { // for those who have the row under its old key
+				of.RoutingKey, suffix = route.key.fill(c.oldPlace), "-delete"
 			}
-			content := route.Encoding.appendDebezium(e.AppendHead(room()), c, ops[i], r.origin, r.now())
+			content := route.Encoding.appendDebezium(of.AppendHead(room()), c, ops[i], r.origin, r.now())
 			out = append(out, route.message(m, suffix, content))
 		}
 		return out

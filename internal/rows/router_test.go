@@ -149,6 +149,33 @@ func TestEachRouteThatMatchesHasItsMessage(t *testing.T) {
 	}
 }
 
+// A consumer of one key's messages must be told that its row is gone. What the old row does not know is taken from the new one.
+func TestDeletionOfAnOldKeyGoesWhereTheRowWas(t *testing.T) {
+	rel := &decoder.Relation{OID: 1, Schema: "public", Name: "t", Columns: []decoder.Column{{Name: "id", Key: true, Type: 23}, {Name: "note", Type: 25}}}
+	change := decoder.Change{Op: decoder.OpUpdate, Relation: rel, Old: tuple("1", "null"), KeyOnly: true, New: tuple("2", "new")}
+	for _, c := range []struct {
+		format Format
+		want   []string
+	}{
+		{FormatDebezium, []string{"update.1.new", "update.2.new"}},
+		{FormatJSON, []string{"update.2.new"}},
+	} {
+		r := route(1, "{op}.{column.id}.{column.note}")
+		r.Format = c.format
+		var keys []string
+		for _, m := range written(t, r, messageOf(change)) {
+			e, err := decoder.ParseEnvelope(m.Content)
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys = append(keys, e.RoutingKey)
+		}
+		if !slices.Equal(keys, c.want) {
+			t.Errorf("%s: keys %q, want %q", c.format, keys, c.want)
+		}
+	}
+}
+
 // The daemon's own writing must not make it write more.
 func TestOurOwnTablesAreNeverRouted(t *testing.T) {
 	r := NewRouter(NewTypes(nil), Origin{}, time.Now)
@@ -193,6 +220,79 @@ func TestTypesAreAskedForOnceUntilTheTableChanges(t *testing.T) {
 	for want := 1; want <= 2; want++ { // the second time the table is described anew
 		if err := insert(); err != nil || asked != want {
 			t.Errorf("asked %d times, want %d, %v", asked, want, err)
+		}
+	}
+}
+
+// A composite type is altered without its table being described anew.
+func TestCompositeTypesAreAskedForAgain(t *testing.T) {
+	now := time.Unix(1700000000, 0)
+	pair := []Attribute{{"n", 23, -1}}
+	asked := 0
+	var failure error
+	r := NewRouter(NewTypes(func(_ context.Context, oid uint32) (*Description, error) {
+		asked++
+		switch {
+		case failure != nil:
+			return nil, failure
+		case oid == 60001:
+			return &Description{Elem: 60002, Kind: 'b', Delimiter: ','}, nil
+		case pair == nil:
+			return nil, nil
+		}
+		return &Description{Kind: 'c', Attributes: pair}, nil
+	}), Origin{}, func() time.Time { return now })
+	if err := r.Use(Version{Routes: []Route{route(1, "k"), route(2, "k")}}); err != nil {
+		t.Fatal(err)
+	}
+	rel := &decoder.Relation{OID: 1, Schema: "public", Name: "t", Columns: []decoder.Column{{Name: "c", Type: 60001}}}
+	for i, c := range []struct {
+		change func()
+		text   string
+		want   string
+		asks   int
+	}{
+		{nil, `{(1)}`, `[{"n":1}]`, 2},
+		{func() { pair = []Attribute{{"n", 23, -1}, {"m", 23, -1}} }, `{"(1,2)"}`, `[{"n":1,"m":2}]`, 2},
+		// A row of before the change: asking once more helps nobody, and so not again for a while.
+		{nil, `{(1)}`, `["(1)"]`, 2},
+		{nil, `{(1)}`, `["(1)"]`, 0},
+		{nil, `{"(1,2)"}`, `[{"n":1,"m":2}]`, 0},
+		{func() { now = now.Add(reaskAfter) }, `{(1)}`, `["(1)"]`, 2},
+		// Names can be others although the text fits.
+		{func() { pair = []Attribute{{"a", 23, -1}, {"b", 23, -1}} }, `{"(1,2)"}`, `[{"n":1,"m":2}]`, 0},
+		{func() { now = now.Add(refreshAfter) }, `{"(1,2)"}`, `[{"a":1,"b":2}]`, 2},
+		// What cannot be asked for at the moment stays as it is.
+		{func() { now, failure = now.Add(refreshAfter), errors.New("no database") }, `{"(1,2)"}`, `[{"a":1,"b":2}]`, 1},
+		{nil, `{"(1,2,3)"}`, `["(1,2,3)"]`, 1},
+		// An attribute has another type.
+		{func() { now, failure, pair = now.Add(reaskAfter), nil, []Attribute{{"a", 25, -1}, {"b", 23, -1}} }, `{"(1,2)"}`, `[{"a":1,"b":2}]`, 0},
+		{func() { now = now.Add(refreshAfter) }, `{"(1,2)"}`, `[{"a":"1","b":2}]`, 2},
+		// It is dropped, and there is one again.
+		{func() { now, pair = now.Add(refreshAfter), nil }, `{"(x,2)"}`, `["(x,2)"]`, 2},
+		{func() { now, pair = now.Add(refreshAfter), []Attribute{{"z", 25, -1}} }, `{(x)}`, `[{"z":"x"}]`, 2},
+	} {
+		if c.change != nil {
+			c.change()
+		}
+		asked = 0
+		text := []byte{'t', 0, 0, 0, byte(len(c.text))}
+		out, err := r.Messages(t.Context(), messageOf(decoder.Change{Op: decoder.OpInsert, Relation: rel, New: append(text, c.text...)}))
+		if err != nil || len(out) != 2 {
+			t.Fatalf("%d messages, %v", len(out), err)
+		}
+		for _, m := range out {
+			e, err := decoder.ParseEnvelope(m.Content)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var body struct{ After struct{ C json.RawMessage } }
+			if err := json.Unmarshal(e.Body, &body); err != nil || string(body.After.C) != c.want {
+				t.Errorf("%d: %s became %s, want %s, %v", i, c.text, body.After.C, c.want, err)
+			}
+		}
+		if asked != c.asks {
+			t.Errorf("%d: %s: asked %d times, want %d", i, c.text, asked, c.asks)
 		}
 	}
 }

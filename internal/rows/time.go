@@ -13,6 +13,9 @@ const (
 	month = 30*day + 37800*second
 )
 
+// maxYear is beyond what a date of PostgreSQL can have.
+const maxYear = 6_000_000
+
 // parseDate reads a date in ISO format, with years of any length and before Christ, as days
 // since 1970.
 func parseDate(text []byte) (days int64, ok bool) {
@@ -23,7 +26,7 @@ func parseDate(text []byte) (days int64, ok bool) {
 	}
 	var n [3]int64
 	for i, p := range parts {
-		if n[i], ok = digits(p); !ok {
+		if n[i], ok = digits(p); !ok || n[i] > maxYear {
 			return 0, false
 		}
 	}
@@ -54,7 +57,7 @@ func parseClock(text []byte) (micros int64, ok bool) {
 	whole, fraction, _ := bytes.Cut(parts[2], []byte("."))
 	for _, p := range [][]byte{parts[0], parts[1], whole} {
 		n, isNumber := digits(p)
-		if !isNumber {
+		if !isNumber || len(p) > 2 {
 			return 0, false
 		}
 		micros = micros*60 + n
@@ -86,7 +89,7 @@ func parseZone(text []byte) (micros int64, ok bool) {
 	unit := 3600 * second
 	for _, p := range bytes.Split(text[1:], []byte(":")) {
 		n, isNumber := digits(p)
-		if !isNumber || unit < second {
+		if !isNumber || len(p) > 2 || unit < second {
 			return 0, false
 		}
 		micros += n * unit
@@ -116,11 +119,15 @@ func parseTimestamp(text []byte) (micros int64, ok bool) {
 	clock, zone := cutZone(clock)
 	days, isDate := parseDate(date)
 	time, isTime := parseClock(clock)
-	if zone == nil {
-		return days*day + time, isDate && isTime
+	var offset int64
+	if zone != nil {
+		isZone := false
+		if offset, isZone = parseZone(zone); !isZone {
+			return 0, false
+		}
 	}
-	offset, isZone := parseZone(zone)
-	return days*day + time - offset, isDate && isTime && isZone
+	micros, fits := plus(time-offset, days, day)
+	return micros, isDate && isTime && fits
 }
 
 // parseInterval reads an interval in ISO 8601 format, such as P1Y2M-3DT4H-5.6S, as
@@ -149,11 +156,15 @@ func parseInterval(text []byte) (micros int64, ok bool) {
 		if !isNumber || !isFraction || !isUnit || below != 0 && unit != second {
 			return 0, false
 		}
-		part := n*unit + below
 		if negative {
-			part = -part
+			n, below = -n, -below
 		}
-		micros += part
+		var fits, fitsBelow bool
+		micros, fits = plus(micros, n, unit)
+		micros, fitsBelow = plus(micros, below, 1)
+		if !fits || !fitsBelow {
+			return 0, false
+		}
 		rest = number[end+1:]
 	}
 	return micros, true
@@ -171,6 +182,13 @@ func digits(text []byte) (n int64, ok bool) {
 		n = n*10 + int64(c-'0')
 	}
 	return n, true
+}
+
+// plus returns sum + n*unit, and whether 64 bits have room for it. unit is positive.
+func plus(sum, n, unit int64) (total int64, fits bool) {
+	part := n * unit
+	total = sum + part
+	return total, part/unit == n && (total < sum) == (part < 0)
 }
 
 // floorDiv divides and rounds down.

@@ -35,11 +35,16 @@ type Type struct {
 	// Short says that a column's type modifier leaves so little that Debezium writes it in another
 	// way: a time of milliseconds, a single bit.
 	Short bool
+	// Digits are those of the seconds' fraction that a timestamptz is declared with.
+	Digits int
 	// Elem is the type of an array's elements, Delimiter stands between them.
 	Elem      *Type
 	Delimiter byte
 	// Fields are those of a composite type, in order.
 	Fields []Field
+	// Mutable says that it is or has a composite type, which keeps its OID when its attributes become others, or one that is
+	// not there, but may be later. PostgreSQL does not describe a table anew for that.
+	Mutable bool
 }
 
 // Field is an attribute of a composite type.
@@ -100,6 +105,9 @@ func builtin() map[uint32]*Type {
 		{KindJSON, 3802, 3807},
 	} {
 		t := &Type{Kind: b.kind}
+		if b.kind == KindTimestampTZ {
+			t.Digits = 6
+		}
 		all[b.oid] = t
 		all[b.array] = &Type{Kind: KindArray, Elem: t, Delimiter: ','}
 	}
@@ -121,6 +129,9 @@ func (t *Type) withModifier(modifier int32) *Type {
 	case (t.Kind == KindTime || t.Kind == KindTimestamp) && modifier >= 0 && modifier <= 3, t.Kind == KindBit && modifier == 1:
 		short.Short = true
 		return &short
+	case t.Kind == KindTimestampTZ && modifier >= 0 && int(modifier) < t.Digits:
+		short.Digits = int(modifier)
+		return &short
 	}
 	return t
 }
@@ -132,22 +143,26 @@ type Description struct {
 	Name string // without schema
 	// Elem is the element type of a true array, else 0; Base the base type of a domain.
 	Elem, Base uint32
-	Delimiter  byte
+	// Modifier is what a domain declares for its base type, as pg_attribute.atttypmod for a column.
+	Modifier  int32
+	Delimiter byte
 	// Attributes are those of a composite type, in order.
 	Attributes []Attribute
 }
 
 // Attribute is a column of a composite type.
 type Attribute struct {
-	Name string
-	Type uint32
+	Name     string
+	Type     uint32
+	Modifier int32
 }
 
 // Types knows types by their OIDs, and asks for those that it does not know. It belongs to one
 // Router and is no more safe for concurrent use.
 //
 // What is asked for is what there is now, not when the row was written. That matters for
-// types that were changed or dropped since: what cannot be read as its type says is text.
+// types that were changed or dropped since: what cannot be read as its type says is text. Which of them are asked for again,
+// and when, see Router.typesOf and Router.renewTypes.
 type Types struct {
 	// ask returns a description, nil if there is no such type.
 	ask   func(ctx context.Context, oid uint32) (*Description, error)
@@ -186,21 +201,26 @@ func (t *Types) of(ctx context.Context, oid uint32, depth int) (*Type, error) {
 	}
 	found := text
 	switch {
-	case d == nil: // dropped
+	case d == nil: // dropped, or not visible yet
+		found.Mutable = true
 	case d.Kind == 'd':
-		found, err = t.of(ctx, d.Base, depth+1)
+		if found, err = t.of(ctx, d.Base, depth+1); err == nil {
+			found = found.withModifier(d.Modifier)
+		}
 	case d.Kind == 'c':
-		found = &Type{Kind: KindComposite}
+		found = &Type{Kind: KindComposite, Mutable: true}
 		for _, a := range d.Attributes {
 			var field *Type
 			if field, err = t.of(ctx, a.Type, depth+1); err != nil {
 				break
 			}
-			found.Fields = append(found.Fields, Field{Name: a.Name, Type: field})
+			found.Fields = append(found.Fields, Field{Name: a.Name, Type: field.withModifier(a.Modifier)})
 		}
 	case d.Elem != 0:
 		found = &Type{Kind: KindArray, Delimiter: d.Delimiter}
-		found.Elem, err = t.of(ctx, d.Elem, depth+1)
+		if found.Elem, err = t.of(ctx, d.Elem, depth+1); err == nil {
+			found.Mutable = found.Elem.Mutable
+		}
 	case d.Kind == 'b' && d.Name == "hstore":
 		found = &Type{Kind: KindHstore}
 	}

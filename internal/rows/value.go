@@ -18,6 +18,8 @@ type Encoding struct {
 	BytesAsHex bool
 	// debezium writes times, bits, json and hstore as Debezium does.
 	debezium bool
+	// stale is set when a composite value is not what its type says: that may have been altered. It may be nil.
+	stale *bool
 }
 
 // errText says that a text is not what its type says.
@@ -28,9 +30,18 @@ func (e Encoding) appendValue(dst []byte, t *Type, text []byte) []byte {
 	start := len(dst)
 	out, err := e.tryValue(dst, t, text)
 	if err != nil {
+		if t.Kind == KindComposite {
+			e.noteStale()
+		}
 		return appendString(out[:start], text)
 	}
 	return out
+}
+
+func (e Encoding) noteStale() {
+	if e.stale != nil {
+		*e.stale = true
+	}
 }
 
 // tryValue is appendValue; after an error what it has appended means nothing.

@@ -15,16 +15,19 @@ func described() map[uint32]*Description {
 	return map[uint32]*Description{
 		50001: {Kind: 'e', Name: "mood"},
 		50002: {Kind: 'b', Name: "_mood", Elem: 50001, Delimiter: ','},
-		50003: {Kind: 'd', Name: "positive", Base: 50004},
-		50004: {Kind: 'd', Name: "small", Base: 23},
-		50005: {Kind: 'c', Name: "pair", Attributes: []Attribute{{"n", 23}, {"text", 25}, {"list", 1007}}},
+		50003: {Kind: 'd', Name: "positive", Base: 50004, Modifier: -1},
+		50004: {Kind: 'd', Name: "small", Base: 23, Modifier: -1},
+		50005: {Kind: 'c', Name: "pair", Attributes: []Attribute{{"n", 23, -1}, {"text", 25, -1}, {"list", 1007, -1}}},
 		50006: {Kind: 'b', Name: "_pair", Elem: 50005, Delimiter: ','},
 		50007: {Kind: 'b', Name: "hstore"},
 		50008: {Kind: 'r', Name: "int4range"},
 		50009: {Kind: 'b', Name: "_box", Elem: 50010, Delimiter: ';'},
 		50010: {Kind: 'b', Name: "box"},
-		50011: {Kind: 'd', Name: "endless", Base: 50011},
-		50012: {Kind: 'c', Name: "documented", Attributes: []Attribute{{"doc", 3802}, {"pair", 50005}}},
+		50011: {Kind: 'd', Name: "endless", Base: 50011, Modifier: -1},
+		50012: {Kind: 'c', Name: "documented", Attributes: []Attribute{{"doc", 3802, -1}, {"pair", 50005, -1}}},
+		50013: {Kind: 'd', Name: "moment", Base: 1114, Modifier: 3},
+		50014: {Kind: 'b', Name: "_moment", Elem: 50013, Delimiter: ','},
+		50015: {Kind: 'c', Name: "marked", Attributes: []Attribute{{"at", 1114, 3}, {"flag", 1560, 1}}},
 	}
 }
 

@@ -20,6 +20,17 @@ select is((select array[jsonb_array_length(routes)::text, routes -> 0 ->> 'table
 
 select amqp.route_table('public.t_f*', 80, 'all', operations => '{insert}') is not null as done \gset
 select t.refuses($$select amqp.route_table('public.t_bare', 80, 'cdc')$$, '55000', 'no replica identity', 'a table that could not be updated any more');
+create table public.t_parted (n int) partition by range (n);
+create table public.t_parted_1 partition of public.t_parted for values from (0) to (10);
+alter table public.t_parted replica identity full;
+select t.refuses($$select amqp.route_table('public.t_parted', 80, 'cdc')$$, '55000', 'public.t_parted_1 has no replica identity', 'a partition that could not be updated any more');
+alter table public.t_parted_1 add primary key (n);
+select t.refuses($$select amqp.route_table('public.t_parted', 80, 'cdc')$$, '55000', 'public.t_parted_1 is not that of its table public.t_parted', 'a partition of another identity');
+begin;
+select format('alter publication %I set (publish_via_partition_root = false)', publication_name) from amqp.installation \gexec
+select lives_ok($$select amqp.route_table('public.t_parted', 80, 'cdc')$$, 'which does not matter under its own name');
+rollback;
+drop table public.t_parted;
 select t.refuses($$select amqp.route_table('public.t\_*', 80, 'cdc')$$, '22023', 'no table like', 'a backslash is no escape');
 select t.refuses($$select amqp.route_table('public.missing', 80, 'cdc')$$, '22023', 'no table "public.missing"', 'a missing table');
 select t.refuses($$select amqp.route_table('t_orders', 80, 'cdc')$$, '22023', 'no table "t_orders"', 'a table without its schema');
