@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,15 +10,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/spf13/cobra"
 
 	"github.com/pgamqp/pgamqp/internal/catalog"
 	"github.com/pgamqp/pgamqp/internal/config"
 	"github.com/pgamqp/pgamqp/internal/secrets"
 	"github.com/pgamqp/pgamqp/internal/status"
-	"github.com/pgamqp/pgamqp/publisher"
-	"github.com/pgamqp/pgamqp/sql"
 )
 
 const doctorHelp = `Look for everything that keeps messages from getting through, or will one day,
@@ -94,7 +90,7 @@ func examine(ctx context.Context, cfg config.Config) *catalog.Diagnosis {
 		}
 		if len(versions) > 0 {
 			for _, r := range versions[len(versions)-1].Routes {
-				if r.Exchange != "" && !slices.Contains(exchanges[r.BrokerID], r.Exchange) {
+				if !slices.Contains(exchanges[r.BrokerID], r.Exchange) {
 					exchanges[r.BrokerID] = append(exchanges[r.BrokerID], r.Exchange)
 				}
 			}
@@ -124,46 +120,6 @@ func fixOfDatabase(err error) string {
 		return "see the message: a login, a database or a privilege is missing"
 	}
 	return "see --database-url, and whether the server runs and its pg_hba.conf lets us in"
-}
-
-// examineHost logs in to one address of a broker, and looks for the exchanges of routes.
-func examineHost(ctx context.Context, d *catalog.Diagnosis, id int32, h publisher.Host, exchanges []string) {
-	area := fmt.Sprintf("broker %d", id)
-	missing, err := publisher.Check(ctx, h, exchanges)
-	if err != nil {
-		d.Add(catalog.LevelError, area, err.Error(), fixOfBroker(id, h, err))
-		return
-	}
-	d.Add(catalog.LevelOK, area, fmt.Sprintf("%s takes %q into virtual host %q", h.Address(), h.Username, h.VHost), "")
-	for _, name := range missing {
-		d.Add(catalog.LevelError, area, fmt.Sprintf("a route publishes to exchange %q, which is not in virtual host %q: its messages become dead letters", name, h.VHost),
-			fmt.Sprintf("select amqp.exchange_declare(%d, %s, 'topic', passive => false, durable => true);", id, sql.Literal(name)))
-	}
-}
-
-func fixOfBroker(id int32, h publisher.Host, err error) string {
-	var refused *amqp.Error
-	switch {
-	case errors.As(err, &refused) && refused.Code == amqp.NotAllowed:
-		return fmt.Sprintf(`rabbitmqctl add_vhost %[1]s; rabbitmqctl set_permissions -p %[1]s %[2]s "" ".*" ""`, shellWord(h.VHost), shellWord(h.Username))
-	case publisher.Denied(err):
-		return fmt.Sprintf("update amqp.broker set username = '...', password = '...' where broker_id = %d; or: rabbitmqctl change_password %s", id, shellWord(h.Username))
-	}
-	if h.Problem != "" {
-		return "see the message; the daemon, and doctor with it, needs the same secrets_dir and variables"
-	}
-	return fmt.Sprintf("see whether RabbitMQ runs there and a firewall lets us through; the address is in amqp.broker, broker_id %d", id)
-}
-
-// shellWord quotes what a shell would take apart.
-func shellWord(s string) string {
-	plain := func(r rune) bool {
-		return r == '/' || r == '.' || r == '_' || r == '-' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
-	}
-	if s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 func examineDaemon(ctx context.Context, d *catalog.Diagnosis, address string) {
