@@ -224,6 +224,40 @@ func TestStatusIsWatchedOverARestartOfPostgreSQL(t *testing.T) {
 	}
 }
 
+// A login that is refused has a fix that lets it in, and a database without a broker gets one.
+func TestDoctorLetsIn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{}), bare: true})
+	role := w.database + "_new"
+	doctor := func(url string, code int) []finding {
+		t.Helper()
+		got, out := pgamqp(t, "doctor", "--json", "--slot", w.slot, "--database-url", url, "--listen", fmt.Sprintf("127.0.0.1:%d", closedPort(t)))
+		if got != code {
+			t.Errorf("exit code %d, want %d\n%s", got, code, out)
+		}
+		return decode[[]finding](t, out)
+	}
+	elsewhere := strings.Replace(w.url(), "/"+w.database, "/nowhere", 1)
+	fix := wantFinding(t, doctor(elsewhere, 3), "error", "server", `database "nowhere" does not exist`)
+	_, create, _ := strings.Cut(fix, "; or: ")
+	w.exec(create)
+	wantFinding(t, doctor(elsewhere, 3), "error", "installation", `not installed in database "nowhere"`)
+
+	w.install()
+	fix = wantFinding(t, doctor(w.urlAs(role), 3), "error", "server", `role "`+role+`" does not exist`)
+	create, _, _ = strings.Cut(fix, " or, ")
+	for statement := range strings.SplitSeq(create, ";") {
+		w.exec(statement)
+	}
+	fix = wantFinding(t, doctor(w.urlAs(role), 0), "warning", "brokers", `amqp.broker has no rows`)
+	w.exec(fix)
+	for _, f := range doctor(w.urlAs(role), 3) { // where a broker may be or not
+		if f.Area != "broker 1" && f.Level == "error" || f.Area == "brokers" {
+			t.Errorf("after its fix: %+v", f)
+		}
+	}
+}
+
 // Who has installed with another slot than the default is told which, not to install once more.
 func TestForgottenNameOfTheSlotIsTold(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
 
 	"github.com/pgamqp/pgamqp/internal/catalog"
@@ -103,7 +105,7 @@ func examine(ctx context.Context, cfg config.Config) *catalog.Diagnosis {
 		return err
 	})
 	if err != nil {
-		d.Add(catalog.LevelError, "server", err.Error(), fixOfDatabase(err))
+		d.Add(catalog.LevelError, "server", err.Error(), fixOfDatabase(cfg.DatabaseURL, err))
 	}
 	resolved := brokerSecrets{store: secrets.New(cfg.SecretsDir), log: slog.New(slog.DiscardHandler)} // nothing is stale the first time
 	for _, b := range resolved.brokers(brokers) {
@@ -115,11 +117,29 @@ func examine(ctx context.Context, cfg config.Config) *catalog.Diagnosis {
 	return d
 }
 
-func fixOfDatabase(err error) string {
-	if exitCode(err) == exitPrecondition {
-		return "see the message: a login, a database or a privilege is missing"
+// fixOfDatabase says what to do if PostgreSQL does not let us in, or does not let us look.
+func fixOfDatabase(url config.ConnString, err error) string {
+	c, parseErr := pgx.ParseConfig(string(url))
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	if parseErr != nil || !ok {
+		return "see --database-url, and whether the server runs and listens there"
 	}
-	return "see --database-url, and whether the server runs and its pg_hba.conf lets us in"
+	role, database := pgx.Identifier{c.User}.Sanitize(), pgx.Identifier{c.Database}.Sanitize()
+	switch {
+	case refused.Code == "28P01": // which a role that does not exist gets, too
+		return fmt.Sprintf("give the right password in --database-url, PGPASSWORD or a password file; or: alter role %s password '...';", role)
+	case refused.Code == "28000" && strings.Contains(refused.Message, "pg_hba.conf"):
+		return fmt.Sprintf("pg_hba.conf: a line such as: host %s %s ADDRESS scram-sha-256; then select pg_reload_conf();", database, role)
+	case refused.Code == "28000": // no such role, or it may not log in
+		return fmt.Sprintf("create role %[1]s login replication; grant pgamqp_daemon to %[1]s; or, if it is there: alter role %[1]s login;", role)
+	case refused.Code == "3D000":
+		return fmt.Sprintf("name another database in --database-url; or: create database %s;", database)
+	case refused.Code == "53300":
+		return "end sessions that nobody needs, or raise max_connections and restart PostgreSQL"
+	case refused.Code == "42501":
+		return fmt.Sprintf("grant pgamqp_daemon to %s;", role)
+	}
+	return "see the message, and the log of PostgreSQL"
 }
 
 func examineDaemon(ctx context.Context, d *catalog.Diagnosis, address string) {
