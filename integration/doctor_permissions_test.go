@@ -96,3 +96,17 @@ func TestDoctorNamesAllRightsForAVirtualHost(t *testing.T) {
 		t.Errorf("as %s: %d dead letters: %+v", user, n, w.letters())
 	}
 }
+
+// A broker with an alarm lets us in and reads nothing more: doctor says so, and does not wait for it.
+func TestDoctorSeesAnAlarm(t *testing.T) {
+	t.Parallel()
+	rabbit := breakable(t)
+	w := newWorld(t, worldOptions{rabbit: rabbit})
+	setAlarm(t, rabbit, true)
+	all := decode[[]finding](t, w.command(nil, 3, "doctor", "--json"))
+	if fix := wantFinding(t, all, "error", "broker 1", `has an alarm and takes no messages: low on memory`); !strings.Contains(fix, "free memory or disk") {
+		t.Errorf("the fix is %q", fix)
+	}
+	setAlarm(t, rabbit, false)
+	wantFinding(t, decode[[]finding](t, w.command(nil, 0, "doctor", "--json")), "ok", "broker 1", `takes "guest"`)
+}

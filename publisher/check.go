@@ -19,19 +19,40 @@ type Obstacle struct {
 	Refused  string // what the broker says if the user may not write to it, or nobody may
 }
 
+// AlarmError is why a broker that lets us in takes no messages.
+type AlarmError struct{ Reason string }
+
+// Error has the broker's own word for the reason.
+func (e *AlarmError) Error() string {
+	return "the broker has an alarm and takes no messages: " + e.Reason
+}
+
 // Check logs in to a host as a lane does, and looks which of the exchanges cannot be published to. It leaves nothing
-// behind, and returns within dialTimeout and some seconds; the error says what was tried.
+// behind, and returns within twice dialTimeout and some seconds; the error says what was tried, and is an [AlarmError] if
+// the broker waits for memory or disk.
 func Check(ctx context.Context, h Host, exchanges []string) (found []Obstacle, err error) {
-	conn, err := dial(ctx, h, CheckName, func(bool, string) {})
+	ctx, give := context.WithCancelCause(ctx)
+	defer give(nil)
+	// A broker with an alarm says so when it is sent something, and then reads no more.
+	conn, err := dial(ctx, h, CheckName, func(blocked bool, reason string) {
+		if blocked {
+			give(&AlarmError{reason})
+		}
+	})
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errors.New("the broker lets us in, and does not answer"))
+	defer cancel()
 	defer conn.close()
 	defer context.AfterFunc(ctx, conn.raw.abort)() // the library knows no context
 	for _, name := range exchanges {
 		o := Obstacle{Exchange: name}
 		if o.Missing, err = conn.misses(name); err == nil {
 			o.Refused, err = conn.refuses(ctx, name)
+		}
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause // of what came of it
 		}
 		if err != nil {
 			return found, fmt.Errorf("look whether exchange %q at %s takes messages: %w", name, h.Address(), err)

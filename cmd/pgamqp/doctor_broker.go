@@ -67,7 +67,10 @@ func allRights(h publisher.Host) string {
 
 func fixOfBroker(id int32, h publisher.Host, err error) string {
 	var refused *amqp.Error
+	var alarm *publisher.AlarmError
 	switch {
+	case errors.As(err, &alarm):
+		return "free memory or disk of RabbitMQ, or raise its limit; messages wait until then"
 	case errors.As(err, &refused) && refused.Code == amqp.NotAllowed:
 		return fmt.Sprintf("rabbitmqctl add_vhost %s; %s", shellWord(h.VHost), allRights(h))
 	case publisher.Denied(err):
