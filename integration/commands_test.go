@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pgamqp/pgamqp/internal/testserver"
 )
 
 // command runs the program against the world's database and, if there is one, its daemon, and returns what it printed.
@@ -49,7 +51,8 @@ func wantMatch(t *testing.T, output string, patterns ...string) {
 type statusJSON struct {
 	Slots []struct {
 		Name, State string
-		LagBytes    *int64 `json:"lag_bytes"`
+		LagBytes    *int64   `json:"lag_bytes"`
+		LagSeconds  *float64 `json:"lag_seconds"`
 	}
 	Brokers []struct {
 		BrokerID    int `json:"broker_id"`
@@ -78,8 +81,11 @@ func TestStatusShowsTheWholePath(t *testing.T) {
 		return w.ownSlots() == 1
 	})
 	s := decode[statusJSON](t, w.command(d, 0, "status", "--json", "--interval", "100ms"))
-	if len(s.Slots) != 2 || s.Slots[0].Name != w.slot || s.Slots[0].State != "streaming" || s.Slots[0].LagBytes == nil || s.Slots[1].Name != w.slot+"_broker_2" {
+	if len(s.Slots) != 2 || s.Slots[0].Name != w.slot || s.Slots[0].State != "streaming" || s.Slots[0].LagBytes == nil || s.Slots[0].LagSeconds == nil || s.Slots[1].Name != w.slot+"_broker_2" {
 		t.Errorf("slots %+v", s.Slots)
+	}
+	if own := s.Slots[1].LagSeconds; own == nil || *own <= 0 {
+		t.Errorf("the detached broker's slot is %v seconds behind", own)
 	}
 	if s.Daemon == nil || s.Daemon.State != "streaming" || s.Daemon.Version == "" {
 		t.Errorf("daemon %+v, %s", s.Daemon, s.DaemonError)
@@ -90,7 +96,7 @@ func TestStatusShowsTheWholePath(t *testing.T) {
 	if b := s.Brokers[0]; b.State != "connected" || b.DeadLetters != 1 || b.Counters["confirmed_messages"].(float64) < 51 || b.Rate == nil {
 		t.Errorf("broker 1: %+v", b)
 	}
-	if b := s.Brokers[1]; b.State != "detached, disconnected" {
+	if b := s.Brokers[1]; b.State != "detached_disconnected" {
 		t.Errorf("broker 2: %+v", b)
 	}
 	wantMatch(t, w.command(d, 0, "status"),
@@ -112,7 +118,7 @@ func TestStatusShowsTheWholePath(t *testing.T) {
 		return value[bool](w, `select not active from pg_replication_slots where slot_name = $1`, w.slot)
 	})
 	s = decode[statusJSON](t, w.command(nil, 0, "status", "--json", "--interval", "100ms"))
-	if s.Daemon != nil || !strings.Contains(s.DaemonError, "connection refused") || s.Slots[0].State != "nobody reads it" {
+	if s.Daemon != nil || !strings.Contains(s.DaemonError, "connection refused") || s.Slots[0].State != "unread" {
 		t.Errorf("without a daemon: %+v", s)
 	}
 }
@@ -158,16 +164,126 @@ func TestDeadLettersAreListedShownSentAgainAndRemoved(t *testing.T) {
 	if n := len(w.letters()); n != 6 {
 		t.Fatalf("%d are left after a dry run", n)
 	}
+	type changed struct {
+		Count  int
+		DryRun bool `json:"dry_run"`
+	}
+	if got := decode[changed](t, w.command(nil, 0, "dead-letters", "redeliver", "--all", "--dry-run", "--json")); got != (changed{6, true}) {
+		t.Errorf("a dry run in JSON: %+v", got)
+	}
+	w.exec(`update amqp.dead_letter set last_failed_at = now() - interval '2 hours' where id = $1`, all[5].ID)
+	wantMatch(t, w.command(nil, 0, "dead-letters", "purge", "--older-than", "1h", "--dry-run"), `^1 dead letter would be removed`)
+	if n := len(w.letters()); n != 6 {
+		t.Fatalf("%d are left after a dry run", n)
+	}
+	if list := decode[[]listed](t, w.command(nil, 0, "dead-letters", "list", "--json", "--older-than", "1h")); len(list) != 1 || list[0].ID != all[5].ID {
+		t.Errorf("older than an hour: %+v", list)
+	}
 	w.queue(1, "later")
 	wantMatch(t, w.command(nil, 0, "dead-letters", "redeliver", id(3), id(1)), `^2 dead letters sent again`)
 	wantMatch(t, w.command(nil, 1, "dead-letters", "redeliver", id(3)), `1 of the ids that were given are not there`)
 	wantMatch(t, w.command(nil, 0, "dead-letters", "redeliver", "--reason", "unroutable", "--limit", "2"), `^2 dead letters sent again`)
+	w.exec(`insert into amqp.dead_letter (origin, lsn, kind, reason, head, body, last_failed_at) values ('old', '0/1', 'publish', 'invalid', '', '', now() - interval '3 hours')`)
+	wantMatch(t, w.command(nil, 0, "dead-letters", "purge", "--older-than", "150m"), `^1 dead letter removed`)
 	wantMatch(t, w.command(nil, 0, "dead-letters", "purge", "--broker", "1", "--exchange", "missing"), `^1 dead letter removed`)
 	if got := fmt.Sprint(bodies(w.received(1, "later"))); got != "[body 2 body 4 body 1 body 3]" {
 		t.Errorf("what came again is %s", got)
 	}
 	if left := w.letters(); len(left) != 1 || string(left[0].Body) != "body 5" {
 		t.Errorf("left are %+v", left)
+	}
+	w.exec(`insert into amqp.dead_letter (origin, lsn, kind, reason, head, body) values ('more', '0/1', 'publish', 'invalid', '', '')`)
+	if got := decode[changed](t, w.command(nil, 0, "dead-letters", "purge", "--all", "--json")); got != (changed{2, false}) || len(w.letters()) != 0 {
+		t.Errorf("purged %+v, left %+v", got, w.letters())
+	}
+}
+
+// Whoever watches does so over a restart, too.
+func TestStatusIsWatchedOverARestartOfPostgreSQL(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{})})
+	// A database that never answered is a mistake.
+	code, out := pgamqp(t, "status", "--watch", "--database-url", fmt.Sprintf("postgres://postgres@127.0.0.1:%d/x", closedPort(t)))
+	if code != 1 || !strings.Contains(out, "connection refused") {
+		t.Errorf("nobody answers: exit code %d\n%s", code, out)
+	}
+	d := launch(t, "status", "--watch", "--interval", "100ms", "--database-url", w.url(), "--slot", w.slot, "--listen", fmt.Sprintf("127.0.0.1:%d", closedPort(t)))
+	d.waitLog("nobody reads it")
+	if err := w.postgres.Stop(testserver.Fast); err != nil {
+		t.Fatal(err)
+	}
+	d.waitLog("; trying again")
+	wantMatch(t, d.log.String(), `(?m)^\d\d:\d\d:\d\d$`, `(?m)^\d\d:\d\d:\d\d  .*; trying again$`)
+	if err := w.postgres.Start(); err != nil {
+		t.Fatal(err)
+	}
+	seen := strings.Count(d.log.String(), "nobody reads it")
+	await(t, startLimit, "the slot is seen again", func() bool { return strings.Count(d.log.String(), "nobody reads it") > seen })
+	if code := d.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// A login that is refused has a fix that lets it in, and a database without a broker gets one.
+func TestDoctorLetsIn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{}), bare: true})
+	role := w.database + "_new"
+	doctor := func(url string, code int) []finding {
+		t.Helper()
+		got, out := pgamqp(t, "doctor", "--json", "--slot", w.slot, "--database-url", url, "--listen", fmt.Sprintf("127.0.0.1:%d", closedPort(t)))
+		if got != code {
+			t.Errorf("exit code %d, want %d\n%s", got, code, out)
+		}
+		return decode[[]finding](t, out)
+	}
+	elsewhere := strings.Replace(w.url(), "/"+w.database, "/nowhere", 1)
+	fix := wantFinding(t, doctor(elsewhere, 3), "error", "server", `database "nowhere" does not exist`)
+	_, create, _ := strings.Cut(fix, "; or: ")
+	w.exec(create)
+	wantFinding(t, doctor(elsewhere, 3), "error", "installation", `not installed in database "nowhere"`)
+
+	w.install()
+	fix = wantFinding(t, doctor(w.urlAs(role), 3), "error", "server", `role "`+role+`" does not exist`)
+	create, _, _ = strings.Cut(fix, " or, ")
+	for statement := range strings.SplitSeq(create, ";") {
+		w.exec(statement)
+	}
+	fix = wantFinding(t, doctor(w.urlAs(role), 0), "warning", "brokers", `amqp.broker has no rows`)
+	w.exec(fix)
+	for _, f := range doctor(w.urlAs(role), 3) { // where a broker may be or not
+		if f.Area != "broker 1" && f.Level == "error" || f.Area == "brokers" {
+			t.Errorf("after its fix: %+v", f)
+		}
+	}
+}
+
+// Who has installed with another slot than the default is told which, not to install once more.
+func TestForgottenNameOfTheSlotIsTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{})})
+	without := func(code int, args ...string) string {
+		t.Helper()
+		got, out := pgamqp(t, append(args, "--database-url", w.url(), "--listen", fmt.Sprintf("127.0.0.1:%d", closedPort(t)))...)
+		if got != code {
+			t.Errorf("%q: exit code %d, want %d\n%s", args, got, code, out)
+		}
+		return out
+	}
+	want := `slot "pgamqp" does not exist; pgamqp is installed with slot "` + w.slot + `"; fix: give --slot ` + w.slot
+	if out := without(3, "run"); !strings.Contains(strings.ReplaceAll(out, `\"`, `"`), want) || strings.Contains(out, "pgamqp install") {
+		t.Errorf("run says\n%s", out)
+	}
+	if fix := wantFinding(t, decode[[]finding](t, without(3, "doctor", "--json")), "error", "slot", `installed with slot "`+w.slot+`"`); fix != "give --slot "+w.slot {
+		t.Errorf("doctor says %q", fix)
+	}
+	wantMatch(t, without(0, "status"), `(?m)^installed with slot "`+w.slot+`": give --slot `+w.slot+`$`)
+	// Nor with a slot of this name that is another database's.
+	other := newWorld(t, worldOptions{postgres: w.postgres, bare: true})
+	other.slot = "pgamqp"
+	other.install()
+	if fix := wantFinding(t, decode[[]finding](t, without(3, "doctor", "--json")), "error", "slot", `belongs to database "`+other.database+`"`); !strings.Contains(fix, "give --slot "+w.slot+",") {
+		t.Errorf("doctor says %q", fix)
 	}
 }
 

@@ -28,7 +28,7 @@ func TestFirstMessageOfTheReadmeArrives(t *testing.T) {
 				t.Fatalf("%s: %v", text, err)
 			}
 		case "sh":
-			const build = "make build                                   # leaves bin/pgamqp\n" // which the harness did
+			const build = `make build && export PATH="$PWD/bin:$PATH"    # bin/pgamqp, found by its name; or: sudo install bin/pgamqp /usr/local/bin` + "\n" // which the harness did
 			for _, args := range commands(t, b, build, "", "postgres://postgres@localhost/shop", w.url()) {
 				if args[0] == "run" {
 					d = launch(t, append(args, "--listen", "127.0.0.1:0")...)

@@ -9,8 +9,8 @@ import (
 	"github.com/pgamqp/pgamqp/internal/testserver"
 )
 
-// TestSignaturesKeepForgersOut plays a service where everybody may call pg_logical_emit_message.
-func TestSignaturesKeepForgersOut(t *testing.T) {
+// TestH09SignaturesKeepForgersOut plays a service where everybody may call pg_logical_emit_message.
+func TestH09SignaturesKeepForgersOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{})})
 	d := w.start()

@@ -24,6 +24,7 @@ func TestTailShowsWhatPassesAndConsumesNothing(t *testing.T) {
 	}
 	all := watch("--json", "--count", "7")
 	some := watch("--broker", "2", "--key", "q*", "--body", "8", "--count", "1")
+	toX := watch("--exchange", "x", "--json", "--count", "1")
 	w.script(
 		`begin; select amqp.publish(1, '', 'q', 'rolled back'); rollback`,
 		`begin; select amqp.publish(1, '', 'q', 'first', headers => '{"a": 1}', type => 't'); select amqp.publish(1, 'x', 'k', E'\\x00ff'::bytea); commit`,
@@ -36,6 +37,7 @@ func TestTailShowsWhatPassesAndConsumesNothing(t *testing.T) {
 	)
 	all.ends(0)
 	some.ends(0)
+	toX.ends(0, `"exchange":"x"`, `"routing_key":"k"`)
 	endless := watch()
 	if code := endless.stop(); code != 0 {
 		t.Errorf("exit code %d after SIGTERM", code)

@@ -102,6 +102,7 @@ missing() {
 	has_pgxs || echo pgxs
 	have git || echo git
 	have script || echo bsdutils
+	have man || echo man-db # looks into our manual pages
 	[[ -x /usr/bin/chromium ]] || echo chromium
 	have node && have npm || echo npm
 	node_modules_are_ready integration/browser || echo browser-test

@@ -54,14 +54,14 @@ begin
   if open then
     raise warning 'every role of this database can still call pg_logical_emit_message: '
       'it can forge messages, and on PostgreSQL 14 and 15 stop replication slots for good'
-      using hint = 'Run "pgamqp install" once more as a superuser, if the service has one.';
+      using hint = 'Run "pgamqp install" once more as a superuser; if the service has none, let messages be signed: amqp.sign_messages, amqp.require_signatures.';
   else
     update amqp.installation set steps = steps || 'emit 1'::text;
   end if;
 end
 $$;
 
--- Two roles that need no login, to be granted to those that have one. They belong to the
+-- Three roles that need no login, to be granted to those that have one. They belong to the
 -- cluster, so another database may have made them already.
 do $$
 declare

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
 	"github.com/pgamqp/pgamqp/internal/catalog"
+	"github.com/pgamqp/pgamqp/metrics"
 )
 
 const deadLettersHelp = `Dead letters are messages that a broker did not take: the exchange is missing, no
@@ -27,6 +29,22 @@ const deadLettersExample = `  pgamqp dead-letters list --reason unroutable
   pgamqp dead-letters redeliver --all --dry-run
   pgamqp dead-letters purge --broker 2 --older-than 720h`
 
+const deadLettersListExample = `  pgamqp dead-letters list
+  pgamqp dead-letters list --reason unroutable --older-than 24h
+  pgamqp dead-letters list --limit 100 --after 1700
+  pgamqp dead-letters list --json | jq '.[].id'`
+
+const deadLettersShowExample = `  pgamqp dead-letters show 17
+  pgamqp dead-letters show 17 --body > body`
+
+const redeliverExample = `  pgamqp dead-letters redeliver 17 18
+  pgamqp dead-letters redeliver --reason unroutable --broker 1 --limit 100
+  pgamqp dead-letters redeliver --all --dry-run`
+
+const purgeExample = `  pgamqp dead-letters purge 17 18
+  pgamqp dead-letters purge --older-than 720h --dry-run
+  pgamqp dead-letters purge --all --json`
+
 func newDeadLettersCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "dead-letters",
@@ -38,9 +56,9 @@ func newDeadLettersCommand() *cobra.Command {
 	cmd.AddCommand(
 		newDeadLettersListCommand(),
 		newDeadLettersShowCommand(),
-		newDeadLettersChangeCommand("redeliver", "Send dead letters again, in the order in which they failed",
+		newDeadLettersChangeCommand("redeliver", "Send dead letters again, in the order in which they failed", redeliverExample,
 			"sent again", "would be sent again", catalog.Redeliver, catalog.CountRedeliverable),
-		newDeadLettersChangeCommand("purge", "Remove dead letters for good",
+		newDeadLettersChangeCommand("purge", "Remove dead letters for good", purgeExample,
 			"removed", "would be removed", catalog.PurgeDeadLetters, catalog.CountDeadLettersOf),
 	)
 	return cmd
@@ -56,9 +74,22 @@ type letterFlags struct {
 func (l *letterFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.Int32Var(&l.broker, "broker", 0, "only those of the broker with this broker_id")
-	f.StringVar(&l.reason, "reason", "", "only those with this reason, for example unroutable")
+	f.StringVar(&l.reason, "reason", "", "only those with this `reason`: "+strings.Join(reasons(), ", "))
+	_ = cmd.RegisterFlagCompletionFunc("reason", cobra.FixedCompletions(reasons(), cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that does not exist
 	f.StringVar(&l.exchange, "exchange", "", `only those to this exchange; "" is the default exchange`)
 	f.DurationVar(&l.olderThan, "older-than", 0, "only those that failed last so long ago, for example 24h")
+}
+
+// reasons are all that a dead letter can have.
+func reasons() []string {
+	var all []string
+	for _, r := range []metrics.DeadLetterReason{
+		metrics.ReasonUnroutable, metrics.ReasonNotFound, metrics.ReasonAccessRefused, metrics.ReasonPreconditionFailed, metrics.ReasonTooLarge,
+		metrics.ReasonNacked, metrics.ReasonUndecodable, metrics.ReasonInvalid, metrics.ReasonUnknownBroker, metrics.ReasonRefused, metrics.ReasonForged,
+	} {
+		all = append(all, string(r))
+	}
+	return all
 }
 
 // filter is what the flags select; narrowed tells whether that is not all.
@@ -91,9 +122,10 @@ func newDeadLettersListCommand() *cobra.Command {
 	var limit, after int64
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List dead letters, those that failed first at the top",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "List dead letters, those that failed first at the top",
+		Example: deadLettersListExample,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, _, err := selects.filter(cmd)
 			if err != nil {
@@ -133,9 +165,10 @@ func newDeadLettersListCommand() *cobra.Command {
 func newDeadLettersShowCommand() *cobra.Command {
 	var asJSON, bodyOnly bool
 	cmd := &cobra.Command{
-		Use:   "show id",
-		Short: "Show everything that is known of a dead letter",
-		Args:  cobra.ExactArgs(1),
+		Use:     "show id",
+		Short:   "Show everything that is known of a dead letter",
+		Example: deadLettersShowExample,
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ids, err := parseIDs(args)
 			if err != nil {
@@ -167,15 +200,16 @@ func newDeadLettersShowCommand() *cobra.Command {
 
 // newDeadLettersChangeCommand makes a command that does something to those that are selected by ids, by filters, or
 // by --all: forgetting the selection must not be the largest one.
-func newDeadLettersChangeCommand(name, short, done, would string,
+func newDeadLettersChangeCommand(name, short, example, done, would string,
 	change, count func(context.Context, *pgx.Conn, catalog.DeadLetterFilter) (int64, error),
 ) *cobra.Command {
 	var selects letterFlags
-	var all, dryRun bool
+	var all, dryRun, asJSON bool
 	var limit int64
 	cmd := &cobra.Command{
-		Use:   name + " [id]...",
-		Short: short,
+		Use:     name + " [id]...",
+		Short:   short,
+		Example: example,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, narrowed, err := selects.filter(cmd)
 			if err == nil {
@@ -189,7 +223,7 @@ func newDeadLettersChangeCommand(name, short, done, would string,
 			case all && (len(args) > 0 || narrowed):
 				return exitWith(exitUsage, errors.New("--all is all of them: give it alone, or leave it out"))
 			case limit < 0:
-				return exitWith(exitUsage, fmt.Errorf("--limit %d: give a number of at least 1", limit))
+				return exitWith(exitUsage, fmt.Errorf("--limit %d: give a number that is not negative; 0 is no limit", limit))
 			}
 			f.Limit = limit
 			act, told := change, done
@@ -201,7 +235,14 @@ func newDeadLettersChangeCommand(name, short, done, would string,
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", counted(n, "dead letter"), told)
+				if asJSON {
+					err = printJSON(cmd.OutOrStdout(), lettersChanged{n, dryRun})
+				} else {
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", counted(n, "dead letter"), told)
+				}
+				if err != nil {
+					return err
+				}
 				if missing := int64(len(f.IDs)) - n; missing > 0 && limit == 0 {
 					return fmt.Errorf("%d of the ids that were given are not there, or not selected; see pgamqp dead-letters list", missing)
 				}
@@ -213,8 +254,15 @@ func newDeadLettersChangeCommand(name, short, done, would string,
 	cmd.Flags().BoolVar(&all, "all", false, "all dead letters")
 	cmd.Flags().Int64Var(&limit, "limit", 0, "at most so `many`, those that failed first; 0 is no limit")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell how many it would be")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: how many, and whether it was a dry run")
 	addSettings(cmd, "database_url")
 	return cmd
+}
+
+// lettersChanged is the JSON of redeliver and purge.
+type lettersChanged struct {
+	Count  int64 `json:"count"`
+	DryRun bool  `json:"dry_run"`
 }
 
 // parseIDs reads ids, each once; nil for none.

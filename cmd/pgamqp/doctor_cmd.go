@@ -11,15 +11,13 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
 
 	"github.com/pgamqp/pgamqp/internal/catalog"
 	"github.com/pgamqp/pgamqp/internal/config"
 	"github.com/pgamqp/pgamqp/internal/secrets"
 	"github.com/pgamqp/pgamqp/internal/status"
-	"github.com/pgamqp/pgamqp/publisher"
-	"github.com/pgamqp/pgamqp/sql"
 )
 
 const doctorHelp = `Look for everything that keeps messages from getting through, or will one day,
@@ -94,7 +92,7 @@ func examine(ctx context.Context, cfg config.Config) *catalog.Diagnosis {
 		}
 		if len(versions) > 0 {
 			for _, r := range versions[len(versions)-1].Routes {
-				if r.Exchange != "" && !slices.Contains(exchanges[r.BrokerID], r.Exchange) {
+				if !slices.Contains(exchanges[r.BrokerID], r.Exchange) {
 					exchanges[r.BrokerID] = append(exchanges[r.BrokerID], r.Exchange)
 				}
 			}
@@ -107,7 +105,7 @@ func examine(ctx context.Context, cfg config.Config) *catalog.Diagnosis {
 		return err
 	})
 	if err != nil {
-		d.Add(catalog.LevelError, "server", err.Error(), fixOfDatabase(err))
+		d.Add(catalog.LevelError, "server", err.Error(), fixOfDatabase(cfg.DatabaseURL, err))
 	}
 	resolved := brokerSecrets{store: secrets.New(cfg.SecretsDir), log: slog.New(slog.DiscardHandler)} // nothing is stale the first time
 	for _, b := range resolved.brokers(brokers) {
@@ -119,51 +117,29 @@ func examine(ctx context.Context, cfg config.Config) *catalog.Diagnosis {
 	return d
 }
 
-func fixOfDatabase(err error) string {
-	if exitCode(err) == exitPrecondition {
-		return "see the message: a login, a database or a privilege is missing"
+// fixOfDatabase says what to do if PostgreSQL does not let us in, or does not let us look.
+func fixOfDatabase(url config.ConnString, err error) string {
+	c, parseErr := pgx.ParseConfig(string(url))
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	if parseErr != nil || !ok {
+		return "see --database-url, and whether the server runs and listens there"
 	}
-	return "see --database-url, and whether the server runs and its pg_hba.conf lets us in"
-}
-
-// examineHost logs in to one address of a broker, and looks for the exchanges of routes.
-func examineHost(ctx context.Context, d *catalog.Diagnosis, id int32, h publisher.Host, exchanges []string) {
-	area := fmt.Sprintf("broker %d", id)
-	missing, err := publisher.Check(ctx, h, exchanges)
-	if err != nil {
-		d.Add(catalog.LevelError, area, err.Error(), fixOfBroker(id, h, err))
-		return
-	}
-	d.Add(catalog.LevelOK, area, fmt.Sprintf("%s takes %q into virtual host %q", h.Address(), h.Username, h.VHost), "")
-	for _, name := range missing {
-		d.Add(catalog.LevelError, area, fmt.Sprintf("a route publishes to exchange %q, which is not in virtual host %q: its messages become dead letters", name, h.VHost),
-			fmt.Sprintf("select amqp.exchange_declare(%d, %s, 'topic', passive => false, durable => true);", id, sql.Literal(name)))
-	}
-}
-
-func fixOfBroker(id int32, h publisher.Host, err error) string {
-	var refused *amqp.Error
+	role, database := pgx.Identifier{c.User}.Sanitize(), pgx.Identifier{c.Database}.Sanitize()
 	switch {
-	case errors.As(err, &refused) && refused.Code == amqp.NotAllowed:
-		return fmt.Sprintf(`rabbitmqctl add_vhost %[1]s; rabbitmqctl set_permissions -p %[1]s %[2]s "" ".*" ""`, shellWord(h.VHost), shellWord(h.Username))
-	case publisher.Denied(err):
-		return fmt.Sprintf("update amqp.broker set username = '...', password = '...' where broker_id = %d; or: rabbitmqctl change_password %s", id, shellWord(h.Username))
+	case refused.Code == "28P01": // which a role that does not exist gets, too
+		return fmt.Sprintf("give the right password in --database-url, PGPASSWORD or a password file; or: alter role %s password '...';", role)
+	case refused.Code == "28000" && strings.Contains(refused.Message, "pg_hba.conf"):
+		return fmt.Sprintf("pg_hba.conf: a line such as: host %s %s ADDRESS scram-sha-256; then select pg_reload_conf();", database, role)
+	case refused.Code == "28000": // no such role, or it may not log in
+		return fmt.Sprintf("create role %[1]s login replication; grant pgamqp_daemon to %[1]s; or, if it is there: alter role %[1]s login;", role)
+	case refused.Code == "3D000":
+		return fmt.Sprintf("name another database in --database-url; or: create database %s;", database)
+	case refused.Code == "53300":
+		return "end sessions that nobody needs, or raise max_connections and restart PostgreSQL"
+	case refused.Code == "42501":
+		return fmt.Sprintf("grant pgamqp_daemon to %s;", role)
 	}
-	if h.Problem != "" {
-		return "see the message; the daemon, and doctor with it, needs the same secrets_dir and variables"
-	}
-	return fmt.Sprintf("see whether RabbitMQ runs there and a firewall lets us through; the address is in amqp.broker, broker_id %d", id)
-}
-
-// shellWord quotes what a shell would take apart.
-func shellWord(s string) string {
-	plain := func(r rune) bool {
-		return r == '/' || r == '.' || r == '_' || r == '-' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
-	}
-	if s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	return "see the message, and the log of PostgreSQL"
 }
 
 func examineDaemon(ctx context.Context, d *catalog.Diagnosis, address string) {

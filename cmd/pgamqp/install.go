@@ -14,7 +14,7 @@ import (
 )
 
 const installHelp = `Install pgamqp in a database, or upgrade it: the schema amqp with its functions
-and tables, the publication, the replication slot and two roles to grant.
+and tables, the publication, the replication slot and three roles to grant.
 
 It may be repeated at any time. What is there stays: brokers, dead letters,
 privileges. An amqp.broker table of the extension pg_amqp is taken over with its

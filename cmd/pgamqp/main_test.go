@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
 	"go.uber.org/goleak"
 )
 
@@ -48,18 +49,27 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
+// everyCommand returns a command and all below it, but for those that only the program itself calls.
+func everyCommand(c *cobra.Command) []*cobra.Command {
+	all := []*cobra.Command{c}
+	for _, sub := range c.Commands() {
+		if sub.Hidden && c.HasParent() {
+			continue
+		}
+		all = append(all, everyCommand(sub)...)
+	}
+	return all
+}
+
 func TestHelpOfEveryCommand(t *testing.T) {
-	for _, c := range append(newRootCommand().Commands(), newRootCommand()) {
-		t.Run(c.Name(), func(t *testing.T) {
-			args := []string{c.Name(), "--help"}
-			if !c.HasParent() {
-				args = args[1:]
-			}
-			code, out, errs := pgamqp(t, args...)
+	for _, c := range everyCommand(newRootCommand()) {
+		t.Run(c.CommandPath(), func(t *testing.T) {
+			path := strings.Fields(c.CommandPath())
+			code, out, errs := pgamqp(t, append(path[1:], "--help")...)
 			if code != 0 || errs != "" {
 				t.Errorf("exit code %d, %s", code, errs)
 			}
-			golden(t, "help/"+c.Name()+".txt", out)
+			golden(t, "help/"+strings.Join(path[min(1, len(path)-1):], "-")+".txt", out)
 			for line := range strings.Lines(out) {
 				if len(strings.TrimRight(line, "\n")) > 84 {
 					t.Errorf("too long for a terminal: %s", line)

@@ -56,9 +56,9 @@ func TestColorsMarkWhatIsWrongAndMoveNothing(t *testing.T) {
 	}
 	report := &statusReport{
 		Slots: []statusSlot{
-			{Name: "one", State: "streaming", WALStatus: "reserved"}, {Name: "two", State: "missing"}, {Name: "three", State: "nobody reads it", WALStatus: "unreserved"},
+			{Name: "one", State: "streaming", WALStatus: "reserved"}, {Name: "two", State: "missing"}, {Name: "three", State: "unread", WALStatus: "unreserved"},
 		},
-		Brokers:     []statusBroker{{ID: 1, State: "connected"}, {ID: 2, State: "detached, disconnected"}, {ID: 3, State: "blocked"}, {ID: 4}},
+		Brokers:     []statusBroker{{ID: 1, State: "connected"}, {ID: 2, State: "detached_disconnected"}, {ID: 3, State: "blocked"}, {ID: 4}},
 		DeadLetters: []catalog.LetterCount{{Count: 1, BrokerID: &broker, Reason: "unroutable", Oldest: at}},
 		Snapshots:   []catalog.Snapshot{{ID: 1, State: "running"}, {ID: 2, State: "failed"}},
 		Daemon:      &status.Daemon{State: "connecting"},

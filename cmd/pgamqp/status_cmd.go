@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
 	"github.com/pgamqp/pgamqp/internal/catalog"
+	"github.com/pgamqp/pgamqp/internal/config"
 	"github.com/pgamqp/pgamqp/internal/status"
 )
 
@@ -42,21 +44,18 @@ func newStatusCommand() *cobra.Command {
 			if interval < 100*time.Millisecond {
 				return exitWith(exitUsage, fmt.Errorf("--interval %s: give at least 100ms", interval))
 			}
-			return withDatabase(cmd.Context(), settings.DatabaseURL, func(conn *pgx.Conn) error {
-				w := watcher{conn: conn, slot: settings.Slot, daemon: settings.DaemonAddress(), interval: interval}
-				if asJSON {
-					r, err := w.look(cmd.Context())
-					if err != nil {
-						return err
-					}
-					return printJSON(cmd.OutOrStdout(), r)
-				}
-				return w.show(cmd.Context(), cmd.OutOrStdout(), watch)
-			})
+			w := watcher{url: settings.DatabaseURL, slot: settings.Slot, daemon: settings.DaemonAddress(), interval: interval, out: cmd.OutOrStdout()}
+			switch {
+			case watch:
+				return w.watch(cmd.Context())
+			case asJSON:
+				return w.with(cmd.Context(), func(r *statusReport) error { return printJSON(w.out, r) })
+			}
+			return w.with(cmd.Context(), func(r *statusReport) error { return r.print(w.out, colorsFor(w.out)) })
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&watch, "watch", false, "show it again and again, until it is interrupted")
+	f.BoolVar(&watch, "watch", false, "show it again and again until interrupted, restarts of PostgreSQL included")
 	f.DurationVar(&interval, "interval", time.Second, "`time` over which rates are measured, and between two looks")
 	f.BoolVar(&asJSON, "json", false, "print JSON instead of tables")
 	cmd.MarkFlagsMutuallyExclusive("watch", "json")
@@ -66,36 +65,73 @@ func newStatusCommand() *cobra.Command {
 
 // watcher looks at database and daemon.
 type watcher struct {
-	conn     *pgx.Conn
+	url      config.ConnString
 	slot     string
 	daemon   string // the address of its HTTP server
 	interval time.Duration
+	out      io.Writer
 	before   status.Daemon // as it was at the last look; At is zero if there was none
 }
 
-// show prints what is seen, once or until ctx ends, which is no error then.
-func (w *watcher) show(ctx context.Context, out io.Writer, again bool) error {
-	clear := again && isTerminal(out)
-	for {
-		r, err := w.look(ctx)
-		if again && ctx.Err() != nil {
-			return nil
-		}
+// with looks once.
+func (w *watcher) with(ctx context.Context, show func(*statusReport) error) error {
+	return withDatabase(ctx, w.url, func(conn *pgx.Conn) error {
+		r, err := w.look(ctx, conn)
 		if err != nil {
 			return err
 		}
-		if clear {
-			fmt.Fprint(out, "\x1b[H\x1b[2J")
-		}
-		if err := r.print(out, colorsFor(out)); err != nil || !again {
+		return show(r)
+	})
+}
+
+// watch shows what is seen until ctx ends, which is no error. A database that has answered once is waited for when it
+// does not any more: a restart is when one watches.
+func (w *watcher) watch(ctx context.Context) error {
+	answered := false
+	var broken error // what keeps us from printing
+	for {
+		err := withDatabase(ctx, w.url, func(conn *pgx.Conn) error {
+			for {
+				r, err := w.look(ctx, conn)
+				if err != nil {
+					return err
+				}
+				answered = true
+				if broken = w.show(r); broken != nil {
+					return broken
+				}
+			}
+		})
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case broken != nil || !answered:
 			return err
 		}
-		fmt.Fprintln(out)
+		fmt.Fprintf(w.out, "%s  %s; trying again\n", time.Now().Format(time.TimeOnly), printable(strings.ReplaceAll(err.Error(), "\n", " ")))
+		select {
+		case <-time.After(w.interval):
+		case <-ctx.Done():
+			return nil
+		}
 	}
 }
 
+// show prints a report among others, with the time of day. On a terminal it takes the place of the one before.
+func (w *watcher) show(r *statusReport) error {
+	if isTerminal(w.out) {
+		fmt.Fprint(w.out, "\x1b[H\x1b[2J")
+	}
+	fmt.Fprintln(w.out, time.Now().Format(time.TimeOnly))
+	if err := r.print(w.out, colorsFor(w.out)); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(w.out)
+	return err
+}
+
 // look waits for the interval, so that there are rates, and then asks both.
-func (w *watcher) look(ctx context.Context) (*statusReport, error) {
+func (w *watcher) look(ctx context.Context, conn *pgx.Conn) (*statusReport, error) {
 	const answer = 5 * time.Second
 	ask := func() (status.Daemon, error) {
 		limited, cancel := context.WithTimeout(ctx, answer)
@@ -110,7 +146,7 @@ func (w *watcher) look(ctx context.Context) (*statusReport, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	o, err := catalog.ReadOverview(ctx, w.conn, w.slot)
+	o, err := catalog.ReadOverview(ctx, conn, w.slot)
 	if err != nil {
 		return nil, err
 	}

@@ -13,11 +13,13 @@ import (
 	"github.com/pgamqp/pgamqp/internal/status"
 )
 
-// statusReport is what `pgamqp status` shows. Its JSON is an interface: fields are added, not renamed.
+// statusReport is what `pgamqp status` shows. Its JSON is an interface: fields are added, not renamed, and states are
+// single words, which [text] turns into what people read.
 type statusReport struct {
 	PostgreSQL   string                `json:"postgresql"` // version
 	Database     string                `json:"database"`
 	Schema       int                   `json:"schema_version"`
+	Slot         string                `json:"installed_slot"` // that of the installation, whichever is shown
 	Slots        []statusSlot          `json:"slots"`
 	Brokers      []statusBroker        `json:"brokers"`
 	DeadLetters  []catalog.LetterCount `json:"dead_letters"`
@@ -29,19 +31,20 @@ type statusReport struct {
 }
 
 type statusSlot struct {
-	Name      string `json:"name"`
-	State     string `json:"state"` // streamed, waiting, missing, lost
-	LagBytes  int64  `json:"lag_bytes"`
-	Retained  int64  `json:"retained_wal_bytes"`
-	SafeWAL   *int64 `json:"safe_wal_bytes"` // null: without a limit
-	WALStatus string `json:"wal_status"`
-	Confirmed string `json:"confirmed_lsn"`
+	Name       string   `json:"name"`
+	State      string   `json:"state"` // streaming, unread, missing, lost
+	LagBytes   int64    `json:"lag_bytes"`
+	LagSeconds *float64 `json:"lag_seconds"` // age of the oldest commit that is not confirmed; null if no daemon tells
+	Retained   int64    `json:"retained_wal_bytes"`
+	SafeWAL    *int64   `json:"safe_wal_bytes"` // null: without a limit
+	WALStatus  string   `json:"wal_status"`
+	Confirmed  string   `json:"confirmed_lsn"`
 }
 
 type statusBroker struct {
 	ID    int32    `json:"broker_id"`
 	Hosts []string `json:"hosts"`
-	State string   `json:"state"` // "" if no daemon answers
+	State string   `json:"state"` // a status.Broker's Word; "" if no daemon answers
 
 	*status.Broker `json:"counters,omitempty"`
 	*status.Rate   `json:"rate,omitempty"`
@@ -51,14 +54,14 @@ type statusBroker struct {
 func reportOf(o *catalog.Overview) *statusReport {
 	r := &statusReport{
 		PostgreSQL: o.ServerVersion, Database: o.Database, Schema: o.Installation.Version,
-		Slots: []statusSlot{}, Brokers: []statusBroker{},
+		Slot: o.Installation.Slot, Slots: []statusSlot{}, Brokers: []statusBroker{},
 		DeadLetters:  append([]catalog.LetterCount{}, o.Letters...),
 		Snapshots:    append([]catalog.Snapshot{}, o.Snapshots...),
 		OldestWriter: o.OldestWriter,
 	}
 	for i := range o.Slots {
 		s := &o.Slots[i]
-		state := "nobody reads it"
+		state := "unread"
 		switch {
 		case s.Missing:
 			state = "missing"
@@ -67,7 +70,10 @@ func reportOf(o *catalog.Overview) *statusReport {
 		case s.Active:
 			state = "streaming"
 		}
-		r.Slots = append(r.Slots, statusSlot{s.Name, state, s.ConfirmedLag, s.Retained, s.SafeWALSize, s.WALStatus, s.ConfirmedFlush.String()})
+		r.Slots = append(r.Slots, statusSlot{
+			Name: s.Name, State: state, LagBytes: s.ConfirmedLag, Retained: s.Retained, SafeWAL: s.SafeWALSize,
+			WALStatus: s.WALStatus, Confirmed: s.ConfirmedFlush.String(),
+		})
 	}
 	for i := range o.Brokers {
 		b := statusBroker{ID: o.Brokers[i].ID, Hosts: []string{}}
@@ -87,6 +93,13 @@ func reportOf(o *catalog.Overview) *statusReport {
 // addDaemon adds what a daemon says; before is an earlier moment of it, or zero.
 func (r *statusReport) addDaemon(now *status.Daemon, before status.Daemon) {
 	r.Daemon = now
+	for i := range r.Slots {
+		for _, known := range now.Slots {
+			if known.Name == r.Slots[i].Name {
+				r.Slots[i].LagSeconds = &known.LagSeconds
+			}
+		}
+	}
 	rates := status.Rates(before, *now)
 	for i := range r.Brokers {
 		b := &r.Brokers[i]
@@ -96,7 +109,7 @@ func (r *statusReport) addDaemon(now *status.Daemon, before status.Daemon) {
 			continue
 		}
 		b.Broker = &now.Brokers[at]
-		b.State = b.Broker.State()
+		b.State = b.Word()
 		if !before.At.IsZero() {
 			rate := rates[b.ID]
 			b.Rate = &rate
@@ -107,12 +120,33 @@ func (r *statusReport) addDaemon(now *status.Daemon, before status.Daemon) {
 // stateColor is that of a state of a daemon, slot, broker or snapshot, or of WAL: red for what needs somebody.
 func stateColor(state string) color {
 	switch state {
-	case "missing", "lost", "unreserved", "disconnected", "detached, disconnected", "failed", "connecting", "stopped":
+	case "missing", "lost", "unreserved", "disconnected", "detached_disconnected", "failed", "connecting", "stopped", "slot_lost":
 		return red
-	case "nobody reads it", "extended", "blocked", "holding", "catching up", "paused":
+	case "unread", "extended", "blocked", "holding", "catching_up", "paused":
 		return yellow
 	}
 	return plain
+}
+
+// text is a state of a slot or a broker for people.
+func text(state string) string {
+	switch state {
+	case "unread":
+		return "nobody reads it"
+	case "detached_disconnected":
+		return "detached, disconnected"
+	case "catching_up":
+		return "catching up"
+	}
+	return state
+}
+
+// misnamed is what to say if the slot that is shown is not there, and is not that of the installation.
+func (r *statusReport) misnamed() string {
+	if len(r.Slots) > 0 && r.Slots[0].State == "missing" && r.Slots[0].Name != r.Slot {
+		return fmt.Sprintf("installed with slot %q: give --slot %s", r.Slot, r.Slot)
+	}
+	return ""
 }
 
 // print draws the tables.
@@ -124,18 +158,25 @@ func (r *statusReport) print(out io.Writer, c colors) error {
 		fmt.Fprintf(out, "daemon: %s: %s\n", c.paint(yellow, "not seen"), r.DaemonError)
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\nSLOT\t"+c.paint(plain, "STATE")+"\tLAG\tWAL KEPT\tUNTIL LOST\t"+c.paint(plain, "WAL STATUS")+"\tCONFIRMED")
+	fmt.Fprintln(w, "\nSLOT\t"+c.paint(plain, "STATE")+"\tLAG\tBEHIND\tWAL KEPT\tUNTIL LOST\t"+c.paint(plain, "WAL STATUS")+"\tCONFIRMED")
 	for _, s := range r.Slots {
 		safe := "no limit"
 		if s.SafeWAL != nil {
 			safe = status.Size(float64(*s.SafeWAL))
 		}
 		if s.State == "missing" {
-			fmt.Fprintf(w, "%s\t%s\t-\t-\t-\t%s\t-\n", s.Name, c.paint(red, s.State), c.paint(plain, "-"))
+			fmt.Fprintf(w, "%s\t%s\t-\t-\t-\t-\t%s\t-\n", s.Name, c.paint(red, s.State), c.paint(plain, "-"))
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, c.paint(stateColor(s.State), s.State), status.Size(float64(s.LagBytes)),
+		behind := "-"
+		if s.LagSeconds != nil {
+			behind = ageOf(*s.LagSeconds)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, c.paint(stateColor(s.State), text(s.State)), status.Size(float64(s.LagBytes)), behind,
 			status.Size(float64(s.Retained)), safe, c.paint(stateColor(s.WALStatus), s.WALStatus), s.Confirmed)
+	}
+	if hint := r.misnamed(); hint != "" {
+		fmt.Fprintln(w, hint)
 	}
 	fmt.Fprintln(w, "\nBROKER\tHOSTS\t"+c.paint(plain, "STATE")+"\tIN FLIGHT\tCONFIRMED/S\tCONFIRM P50\tP99\tDEAD LETTERS")
 	for i := range r.Brokers {
@@ -147,7 +188,7 @@ func (r *statusReport) print(out io.Writer, c colors) error {
 		if b.Rate != nil {
 			rate, p50, p99 = fmt.Sprintf("%.0f", b.Rate.Confirmed), milliseconds(b.ConfirmP50), milliseconds(b.ConfirmP99)
 		}
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", b.ID, strings.Join(b.Hosts, ", "), c.paint(stateColor(b.State), cmp.Or(b.State, "-")), flight, rate, p50, p99, b.DeadLetters)
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", b.ID, strings.Join(b.Hosts, ", "), c.paint(stateColor(b.State), cmp.Or(text(b.State), "-")), flight, rate, p50, p99, b.DeadLetters)
 	}
 	if len(r.Brokers) == 0 {
 		fmt.Fprintln(w, "none: insert into amqp.broker (host) values ('...');")

@@ -11,7 +11,7 @@ import (
 
 const uninstallHelp = `Remove pgamqp from a database: the schema amqp with all brokers, the slot with
 everything that was published and not delivered yet, the publication, and the
-two roles if nobody has them.
+three roles if nobody has them.
 
 It refuses while a daemon uses the slot, so stop "pgamqp run" first; and while
 there are dead letters or objects that were built on the schema, unless --force

@@ -1,9 +1,11 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -29,7 +31,13 @@ type Finding struct {
 }
 
 // Diagnosis collects findings.
-type Diagnosis struct{ Findings []Finding }
+type Diagnosis struct {
+	Findings []Finding
+	// PreparedFor is how old a prepared transaction must be to be worth a word; 0 is an hour.
+	PreparedFor time.Duration
+	// Held is the WAL in bytes from which on an open transaction is; 0 is 1 GiB.
+	Held int64
+}
 
 // Add adds one.
 func (d *Diagnosis) Add(level Level, area, what, fix string) {
@@ -86,7 +94,10 @@ func Diagnose(ctx context.Context, conn *pgx.Conn, o PreflightOptions, d *Diagno
 	if err := diagnoseSlot(ctx, conn, s, o.Slot, installed, d); err != nil {
 		return err
 	}
-	return diagnoseCapacity(ctx, conn, s, d)
+	if err := diagnoseCapacity(ctx, conn, s, d); err != nil {
+		return err
+	}
+	return diagnoseStream(ctx, conn, s, o.Slot, d)
 }
 
 // A table in the publication whose rows have no identity takes no UPDATE and no DELETE any more: its
@@ -202,13 +213,12 @@ func diagnoseSlot(ctx context.Context, conn *pgx.Conn, s server, slot string, in
 		d.Add(level, "slot", fmt.Sprintf("slot %q keeps more WAL than max_wal_size allows (wal_status %s)", slot, status.WALStatus),
 			`see "pgamqp status" for what it waits for; a larger max_slot_wal_keep_size keeps it from getting lost`)
 	}
-	oldest, err := OldestTransaction(ctx, conn)
+	oldest, end, err := oldestTransaction(ctx, conn)
 	if err != nil {
 		return err
 	}
-	const much = 1 << 30
-	if oldest != "" && status.Retained > much && status.ConfirmedLag < status.Retained/2 {
-		d.Add(LevelWarning, "slot", fmt.Sprintf("%d bytes of WAL are kept for a transaction that is open: %s", status.Retained, oldest), "end it, or wait for its end")
+	if oldest != "" && status.Retained > cmp.Or(d.Held, 1<<30) && status.ConfirmedLag < status.Retained/2 {
+		d.Add(LevelWarning, "slot", fmt.Sprintf("%d bytes of WAL are kept for a transaction that is open: %s", status.Retained, oldest), "wait for its end, or end it: "+end)
 	}
 	return nil
 }
@@ -216,10 +226,14 @@ func diagnoseSlot(ctx context.Context, conn *pgx.Conn, s server, slot string, in
 // diagnoseCapacity looks whether each broker could get a slot and a connection of its own when it is detached.
 func diagnoseCapacity(ctx context.Context, conn *pgx.Conn, s server, d *Diagnosis) error {
 	var senders, used, prepared int
+	var end string
 	err := conn.QueryRow(ctx, `
 		select pg_catalog.current_setting('max_wal_senders')::int, (select pg_catalog.count(*) from pg_catalog.pg_stat_replication)::int,
-		       (select pg_catalog.count(*) from pg_catalog.pg_prepared_xacts where prepared < pg_catalog.now() - interval '1 hour')::int`).
-		Scan(&senders, &used, &prepared)
+		       p.n::int, coalesce(p.ends, '')
+		  from (select pg_catalog.count(*) as n,
+		               (pg_catalog.array_agg(pg_catalog.format('commit prepared %L; or rollback prepared %L; in database %s', gid, gid, database) order by prepared))[1] as ends
+		          from pg_catalog.pg_prepared_xacts where prepared < pg_catalog.now() - $1::interval) p`, cmp.Or(d.PreparedFor, time.Hour)).
+		Scan(&senders, &used, &prepared, &end)
 	if err != nil {
 		return fmt.Errorf("read pg_stat_replication: %w", err)
 	}
@@ -233,8 +247,7 @@ func diagnoseCapacity(ctx context.Context, conn *pgx.Conn, s server, d *Diagnosi
 			fmt.Sprintf("alter system set max_wal_senders = %d; and restart PostgreSQL", senders+10))
 	}
 	if prepared > 0 {
-		found.add(fmt.Sprintf("%d prepared transactions are older than an hour: WAL is kept since they began", prepared),
-			"see pg_prepared_xacts; commit prepared '...'; or rollback prepared '...';")
+		found.add(fmt.Sprintf("%d prepared transactions are older than an hour: WAL is kept since they began", prepared), end+"; pg_prepared_xacts has all")
 	}
 	d.settle(LevelWarning, "server", found, fmt.Sprintf("%d of %d replication slots and %d of %d WAL senders are in use", s.usedSlots, s.maxSlots, used, senders))
 	return nil

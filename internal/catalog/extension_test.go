@@ -52,6 +52,38 @@ func TestExtensionHasTheVersionOfTheScripts(t *testing.T) {
 	}
 }
 
+// The next version of the schema gets its way from this one without anybody thinking of it.
+func TestNextVersionOfTheExtensionUpdatesThisOne(t *testing.T) {
+	source := filepath.Join(t.TempDir(), "sql")
+	if err := os.CopyFS(source, os.DirFS(filepath.Join("..", "..", "sql"))); err != nil {
+		t.Fatal(err)
+	}
+	control := filepath.Join(source, "extension", "amqp.control")
+	text, err := os.ReadFile(control)
+	if err != nil {
+		t.Fatal(err)
+	}
+	this, next := strconv.Itoa(sql.Version), strconv.Itoa(sql.Version+1)
+	text = []byte(strings.Replace(string(text), "default_version = '"+this+"'", "default_version = '"+next+"'", 1))
+	if err := os.WriteFile(control, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	configs, err := filepath.Glob("/usr/lib/postgresql/*/bin/pg_config")
+	if err != nil || len(configs) == 0 {
+		t.Fatal("no pg_config; run `make setup`")
+	}
+	//nolint:gosec // a path of this test
+	out, err := osexec.CommandContext(t.Context(), "make", "-C", filepath.Join(source, "extension"), "PG_CONFIG="+configs[0]).CombinedOutput()
+	if err != nil {
+		t.Fatalf("make: %v\n%s", err, out)
+	}
+	for _, name := range []string{"amqp--" + next + ".sql", "amqp--" + this + "--" + next + ".sql", "amqp--0.5.0--" + next + ".sql"} {
+		if _, err := os.Stat(filepath.Join(source, "extension", name)); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	}
+}
+
 // catalogOf lists what schema amqp consists of, to compare two ways of installing it.
 func catalogOf(t *testing.T, conn *pgx.Conn) []string {
 	t.Helper()

@@ -169,3 +169,68 @@ func TestMessageThatIsTooLargeIsRefusedBeforeItIsWritten(t *testing.T) {
 		t.Errorf("%d bytes were written", written)
 	}
 }
+
+// Where nobody can close the function, signatures are the remedy, and the warning ends with them as far as they help.
+func TestWarningOfForgersNamesSignaturesAndKnowsThem(t *testing.T) {
+	onEveryVersion(t, func(t *testing.T, p *testserver.Postgres) {
+		name := newDatabase(t, p)
+		owner := name + "_owner"
+		admin := connect(t, p, "postgres")
+		exec(t, admin, `create role `+owner+` login replication`)
+		atEnd(t, p, "postgres", `drop role `+owner)
+		exec(t, admin, `alter database `+name+` owner to `+owner)
+		atEnd(t, p, "postgres", `alter database `+name+` owner to postgres`)
+		conn := connectAs(t, p, name, owner)
+		install(t, conn, name)
+		atEnd(t, p, name, `drop owned by `+owner+` cascade`)
+		about := func() (all []catalog.Problem) {
+			warnings, err := catalog.Warnings(t.Context(), conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range warnings {
+				if strings.Contains(w.What, "pg_logical_emit_message") {
+					all = append(all, w)
+				}
+			}
+			return all
+		}
+		all := about()
+		if len(all) != 1 || !strings.Contains(all[0].What, "forge messages to any broker") {
+			t.Fatalf("before messages are signed: %+v", all)
+		}
+		for _, call := range []string{"select amqp.sign_messages()", "select amqp.require_signatures()"} {
+			if !strings.Contains(all[0].Fix, call+";") {
+				t.Errorf("the fix does not say %s: %s", call, all[0].Fix)
+			}
+			exec(t, conn, call)
+		}
+		all = about()
+		switch {
+		case p.Version() >= 16:
+			if len(all) != 0 {
+				t.Errorf("with signatures: %+v", all)
+			}
+		case len(all) != 1 || strings.Contains(all[0].What, "to any broker") || !strings.Contains(all[0].What, "stop every logical slot"):
+			t.Errorf("with signatures: %+v", all)
+		}
+	})
+}
+
+// All roles that install makes are missed if they are not there.
+func TestWarningsMissEachRole(t *testing.T) {
+	p := ownServer(t, 0, nil)
+	conn := connect(t, p, "postgres")
+	install(t, conn, "pgamqp")
+	for _, role := range []string{"pgamqp_publisher", "pgamqp_daemon", "pgamqp_monitor"} {
+		exec(t, conn, `drop owned by `+role)
+		exec(t, conn, `drop role `+role)
+		warnings, err := catalog.Warnings(t.Context(), conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(warnings, func(w catalog.Problem) bool { return w.What == "role "+role+" does not exist" }) {
+			t.Errorf("without %s: %+v", role, warnings)
+		}
+	}
+}

@@ -200,7 +200,7 @@ func Warnings(ctx context.Context, conn *pgx.Conn) ([]Problem, error) {
 	var missing []string
 	err = conn.QueryRow(ctx, `
 		select coalesce(bool_or(pg_catalog.has_function_privilege('public', p.oid, 'execute')), false),
-		       (select coalesce(array_agg(r.name order by r.name), '{}') from (values ('pgamqp_daemon'), ('pgamqp_publisher')) r(name)
+		       (select coalesce(array_agg(r.name order by r.name), '{}') from (values ('pgamqp_daemon'), ('pgamqp_publisher'), ('pgamqp_monitor')) r(name)
 		         where pg_catalog.to_regrole(r.name) is null)
 		  from pg_catalog.pg_proc p
 		 where p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace and p.proname = 'pg_logical_emit_message'`).
@@ -208,12 +208,20 @@ func Warnings(ctx context.Context, conn *pgx.Conn) ([]Problem, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read privileges: %w", err)
 	}
-	if open {
+	signed, err := requiresSignatures(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case open && !signed:
 		w := "every role of this database may call pg_logical_emit_message, and so forge messages to any broker"
 		if s.version < 160000 {
 			w += "; in this version one such call can also stop every logical slot of the database for good"
 		}
-		warnings.add(w, `as a superuser: run "pgamqp install"`)
+		warnings.add(w, `as a superuser: run "pgamqp install"; where nobody may: select amqp.sign_messages(); then select amqp.require_signatures();`)
+	case open && s.version < 160000:
+		warnings.add("every role of this database may call pg_logical_emit_message: signatures keep out what it forges, but in this version one call can stop every logical slot of the database for good",
+			`as a superuser: run "pgamqp install"; where nobody may: use PostgreSQL 16 or later`)
 	}
 	for _, role := range missing {
 		warnings.add(fmt.Sprintf("role %s does not exist", role),
@@ -232,6 +240,24 @@ func Warnings(ctx context.Context, conn *pgx.Conn) ([]Problem, error) {
 			"alter system set idle_replication_slot_timeout = 0; select pg_reload_conf();")
 	}
 	return warnings, nil
+}
+
+// requiresSignatures tells whether messages must be signed: not where nothing is installed that we may look at, or an
+// older version.
+func requiresSignatures(ctx context.Context, conn *pgx.Conn) (required bool, err error) {
+	var readable bool
+	err = conn.QueryRow(ctx, `
+		select exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+		                where n.nspname = 'amqp' and c.relname = 'installation'
+		                  and pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(c.oid, 'select'))`).Scan(&readable)
+	if err == nil && readable {
+		err = conn.QueryRow(ctx, `
+			select exists (select from amqp.installation i where pg_catalog.to_jsonb(i) ->> 'signed_from' is not null)`).Scan(&required)
+	}
+	if err != nil {
+		return false, fmt.Errorf("read amqp.installation: %w", err)
+	}
+	return required, nil
 }
 
 func (r *InstallReport) done(format string, args ...any) {

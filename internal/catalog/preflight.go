@@ -128,8 +128,13 @@ func checkPublication(ctx context.Context, conn *pgx.Conn, name string, installe
 		// Up to PostgreSQL 17 the slot is stuck at the first row change that was written
 		// without the publication, and creating it later does not help.
 		kind := Setup
-		if installed.Version > 0 && installed.Publication == name {
+		switch {
+		case installed.Version > 0 && installed.Publication == name:
 			kind = PublicationMissing
+		case installed.Version > 0: // a new installation would keep the name, too
+			found.add(fmt.Sprintf("publication %q does not exist; pgamqp is installed with publication %q", name, installed.Publication),
+				"give --publication "+installed.Publication)
+			return nil
 		}
 		found.addAs(kind, fmt.Sprintf("publication %q does not exist", name),
 			`run "pgamqp install"; if rows were changed while it was missing, the slot may be stuck at them and must be dropped with what is in it`)
@@ -152,8 +157,12 @@ func checkSlots(ctx context.Context, conn *pgx.Conn, s server, slot string, inst
 	status, err := ReadSlot(ctx, conn, slot)
 	switch {
 	case errors.Is(err, ErrNoSlot):
-		if installed.Version == 0 || installed.Slot != slot {
+		if installed.Version == 0 {
 			found.add(fmt.Sprintf("slot %q does not exist", slot), `run "pgamqp install"`)
+			break
+		}
+		if installed.Slot != slot { // a new installation would keep the name, too
+			found.add(fmt.Sprintf("slot %q does not exist; pgamqp is installed with slot %q", slot, installed.Slot), "give --slot "+installed.Slot)
 			break
 		}
 		found.addAs(SlotGone, fmt.Sprintf("slot %q does not exist, and did when pgamqp was installed; the WAL ends at %s on timeline %d",
@@ -162,7 +171,11 @@ func checkSlots(ctx context.Context, conn *pgx.Conn, s server, slot string, inst
 	case err != nil:
 		return err
 	default:
-		status.check(found, s.database)
+		another := "give the name of another slot with --slot"
+		if installed.Version > 0 && installed.Slot != slot {
+			another = fmt.Sprintf("give --slot %s, with which pgamqp is installed", installed.Slot)
+		}
+		status.checkFor(found, s.database, another)
 	}
 	lanes, err := laneSlots(ctx, conn, slot)
 	if err != nil {

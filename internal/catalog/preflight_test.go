@@ -80,13 +80,14 @@ func TestPreflightKnowsEveryUnfitSlot(t *testing.T) {
 	for slot, parts := range map[string][]string{
 		name + "_phys":  {"is a physical slot, not a logical one"},
 		name + "_other": {"was created for plugin test_decoding, not pgoutput", "(two_phase)"},
-		name + "_none":  {"does not exist", "pgamqp install"},
-		elsewhere:       {`belongs to database "` + elsewhere + `", this is "` + name + `"`},
+		name + "_none":  {`slot "` + name + `_none" does not exist; pgamqp is installed with slot "` + name + `"`, "give --slot " + name},
+		elsewhere:       {`belongs to database "` + elsewhere + `", this is "` + name + `"`, "give --slot " + name + ", with which"},
 		"Not A Name":    {`"Not A Name" cannot be the name of a slot`},
 	} {
 		wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{Slot: slot}), parts...)
 	}
-	wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{Publication: "none"}), `publication "none" does not exist`)
+	wantProblem(t, catalog.Preflight(t.Context(), conn, catalog.PreflightOptions{Publication: "none"}),
+		`publication "none" does not exist; pgamqp is installed with publication "`+name+`"`, "give --publication "+name)
 }
 
 func TestP52PreflightWantsLogicalWAL(t *testing.T) {

@@ -81,8 +81,12 @@ func ReadSlot(ctx context.Context, conn *pgx.Conn, name string) (SlotStatus, err
 
 // check finds what makes a slot unfit for us, all of it at once.
 func (s SlotStatus) check(found *problems, database string) {
+	s.checkFor(found, database, "give the name of another slot with --slot")
+}
+
+// checkFor is check with what to do about a slot that is none of ours.
+func (s SlotStatus) checkFor(found *problems, database, another string) {
 	name := fmt.Sprintf("slot %q", s.Name)
-	another := "give the name of another slot with --slot"
 	if s.Type != "logical" {
 		found.add(fmt.Sprintf("%s is a %s slot, not a logical one", name, s.Type), another)
 		return // the rest says nothing of a physical slot

@@ -17,6 +17,8 @@ const (
 	codeUndefinedObject       = "42704"
 	codeTooManySlots          = "53400"
 	codeInvalidName           = "42602"
+	codeTooManyConnections    = "53300"
+	codeInvalidAuthorization  = "28000"
 )
 
 // hasCode tells whether an error came from the server with this SQLSTATE.

@@ -281,7 +281,7 @@ func reopenEmit(ctx context.Context, tx pgx.Tx, report *UninstallReport) error {
 	return nil
 }
 
-// dropRoles drops the two roles unless somebody still uses them: they belong to the whole
+// dropRoles drops the roles unless somebody still uses them: they belong to the whole
 // cluster, and another database may have its own pgamqp.
 func dropRoles(ctx context.Context, tx pgx.Tx, report *UninstallReport) error {
 	for _, role := range []string{"pgamqp_publisher", "pgamqp_daemon", "pgamqp_monitor"} {

@@ -44,12 +44,14 @@ type Daemon struct {
 
 // Slot is what a daemon says of its slot, in bytes of WAL.
 type Slot struct {
-	Name     string   `json:"name"`
-	State    string   `json:"state"` // as that of a Daemon
-	Lag      float64  `json:"lag_bytes"`
-	Retained float64  `json:"retained_wal_bytes"`
-	Safe     *float64 `json:"safe_wal_bytes"` // nil without a limit
-	Status   string   `json:"wal_status"`
+	Name  string  `json:"name"`
+	State string  `json:"state"` // as that of a Daemon
+	Lag   float64 `json:"lag_bytes"`
+	// LagSeconds is the age of the oldest commit that is not confirmed, 0 when there is none.
+	LagSeconds float64  `json:"lag_seconds"`
+	Retained   float64  `json:"retained_wal_bytes"`
+	Safe       *float64 `json:"safe_wal_bytes"` // nil without a limit
+	Status     string   `json:"wal_status"`
 }
 
 // Broker is what it said of one broker.
@@ -78,7 +80,10 @@ type Host struct {
 	Connected bool   `json:"connected"`
 }
 
-// State is the broker's in a word.
+// Word is the broker's state for programs: one word.
+func (b *Broker) Word() string { return strings.NewReplacer(", ", "_", " ", "_").Replace(b.State()) }
+
+// State is the broker's state for people, as short as can be.
 func (b *Broker) State() string {
 	connected := slices.ContainsFunc(b.Hosts, func(h Host) bool { return h.Connected })
 	switch {
@@ -262,7 +267,10 @@ func fromMetrics(families map[string]*dto.MetricFamily, at time.Time) Daemon {
 			s.State = label(m, "state")
 		}
 	})
-	each("lag_seconds", func(_ *dto.Metric, value float64) { d.LagSeconds = max(d.LagSeconds, value) })
+	ofSlot("lag_seconds", func(s *Slot, _ *dto.Metric, value float64) {
+		s.LagSeconds = value
+		d.LagSeconds = max(d.LagSeconds, value)
+	})
 	each("dead_letter_messages", func(_ *dto.Metric, value float64) { d.DeadLetters = value })
 	each("dead_lettered_messages_total", func(m *dto.Metric, value float64) {
 		if value > 0 {

@@ -1,4 +1,4 @@
--- What roles may do that were granted nothing, or one of the two roles.
+-- What roles may do that were granted nothing, or one of the roles.
 select no_plan();
 
 create role t_nobody;
