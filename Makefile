@@ -139,8 +139,10 @@ measure: setup ## what one broker notices while another one is down, in figures;
 	$(GO) test -count=1 -v -timeout 15m -run '^TestMeasure' ./integration
 
 .PHONY: nightly
-nightly: ## the model of detached brokers, through 100,000 histories
+nightly: setup ## the model of detached brokers, through 100,000 histories; a snapshot of a million rows that change
 	$(GO) test -count=1 -timeout 60m -run '^TestNoHistory' ./internal/isolation -rapid.checks=100000
+	PGAMQP_TEST_POSTGRES=$(firstword $(POSTGRES)) PGAMQP_TEST_SNAPSHOT_ROWS=1000000 \
+		$(GO) test -count=1 -timeout 120m -run '^TestSnapshotAndChangesMakeACopy$$' ./integration
 
 .PHONY: test-rabbitmq4
 test-rabbitmq4: setup ## the tests that use RabbitMQ, on version 4 (Debian and root only)

@@ -309,7 +309,7 @@ func TestSnapshotCanBeStopped(t *testing.T) {
 		fmt.Sprintf(`insert into public.t select n from generate_series(1, %d) n`, rows),
 		`select amqp.route_table('public.t', 1, '', 'q')`,
 	)
-	w.start("--window-messages", "50")
+	d := w.start("--window-messages", "50")
 	url := w.postgres.URL(w.database)
 	command := func(args ...string) string {
 		out, err := exec.CommandContext(t.Context(), shared.program, append([]string{"snapshot", "--database-url", url}, args...)...).CombinedOutput()
@@ -339,8 +339,19 @@ func TestSnapshotCanBeStopped(t *testing.T) {
 	w.waitDelivered()
 	wantCopy(t, w, "public.t", copyOf(t, w, 1, "q"))
 
+	wantMetrics := func(sent float64) {
+		t.Helper()
+		await(t, startLimit, "no snapshot is taken", func() bool { return d.metric("pgamqp_snapshot_running") == 0 })
+		if n, again := d.metric("pgamqp_snapshot_rows_total"), d.metric("pgamqp_snapshot_repeated_chunks_total"); n != sent || again != 0 {
+			t.Errorf("%v rows were sent and %v parts repeated, want %v and 0", n, again, sent)
+		}
+	}
+	wantMetrics(rows)
+
 	w.exec(`select amqp.snapshot('public.t')`) // a second time
+	await(t, snapshotLimit, "a snapshot is taken", func() bool { return d.metric("pgamqp_snapshot_running") == 1 })
 	w.awaitSnapshots()
+	wantMetrics(2 * rows)
 	w.exec(`alter publication ` + w.publicationName() + ` drop table public.t`)
 	if err := w.try(`select amqp.snapshot('public.t')`); err == nil {
 		t.Error("a table that is not published any more was taken")

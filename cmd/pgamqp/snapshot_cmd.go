@@ -134,9 +134,8 @@ func awaitSnapshots(ctx context.Context, conn *pgx.Conn, out io.Writer, ids []in
 			return err
 		}
 		open, failed := 0, 0
-		var read, expected int64
+		read, expected := progress(all)
 		for _, s := range all {
-			read, expected = read+s.RowsRead, expected+max(s.RowsRead, s.RowsExpected)
 			over := s.State == "done" || s.State == "failed" || s.State == "canceled"
 			switch {
 			case !over:
@@ -177,16 +176,37 @@ func clearLine(live bool) string {
 	return ""
 }
 
-// bar draws how many rows of those that are expected were read.
+// progress is how many rows were read, and of how many; 0 if that is not known of one that is not done.
+func progress(all []catalog.Snapshot) (read, expected int64) {
+	known := true
+	for _, s := range all {
+		known = known && (s.RowsExpected > 0 || s.State == "done")
+		read += s.RowsRead
+		if s.State == "done" {
+			expected += s.RowsRead
+		} else {
+			expected += max(s.RowsRead, s.RowsExpected)
+		}
+	}
+	if !known {
+		expected = 0
+	}
+	return read, expected
+}
+
+// bar draws how many rows of those that are expected were read; 0 if nobody knows how many there are.
 func bar(read, expected int64) string {
 	const cells = 24
-	done := int(cells * read / max(1, expected))
+	if expected == 0 {
+		return fmt.Sprintf("%s %d of ? rows", strings.Repeat("░", cells), read)
+	}
+	done := int(cells * read / expected)
 	return fmt.Sprintf("%s%s %d of about %d rows", strings.Repeat("█", done), strings.Repeat("░", cells-done), read, expected)
 }
 
 // left tells how long the rest takes if it is as fast as what was seen.
 func left(read, rest int64, spent time.Duration) string {
-	if read <= 0 {
+	if read <= 0 || rest <= 0 {
 		return ""
 	}
 	return fmt.Sprintf(", %s left", time.Duration(float64(spent)*float64(rest)/float64(read)).Round(time.Second))
