@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 )
 
@@ -58,6 +59,8 @@ func explainTLS(err error) error {
 		fix = "the broker's certificate is for other names: connect to one of them, or give it in amqp.broker.tls_server_name"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		fix = "the broker needs a new certificate, or one of the clocks is wrong"
+	case strings.Contains(err.Error(), "protocol version"): // the library has no type for it, be it ours or theirs to say so
+		fix = "the broker speaks no TLS of version 1.2 or newer: allow it there (ssl_options.versions)"
 	case isAlert(err):
 		fix = "the broker has refused the handshake: see its log, and amqp.broker.tls_cert, which it may want, or may not trust"
 	case errors.As(err, &record):
