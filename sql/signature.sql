@@ -33,15 +33,17 @@ as $$
     from generate_series(0, 63) i
 $$;
 
--- Signs an envelope if there is a key.
+-- Signs an envelope if there is a key. Only one of version 1: anything else would be read as one afterwards. The key of
+-- this transaction is no use outside of it: the daemon gets it when the transaction commits, if it does.
 create or replace function amqp._signed(transactional boolean, content bytea) returns bytea
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
   k record;
 begin
-  select s.inner_pad, s.outer_pad into k from amqp.signing_key s order by s.key_id desc limit 1;
-  if not found then
+  select s.inner_pad, s.outer_pad into k from amqp.signing_key s
+   where transactional or s.made_by is distinct from pg_current_xact_id_if_assigned() order by s.key_id desc limit 1;
+  if not found or substr(content, 1, 1) <> E'\\x01' then
     return content;
   end if;
   content := set_byte(content, 0, 2);

@@ -243,7 +243,7 @@ func newPool(ctx context.Context, cfg config.Config, streamingFrom func() string
 	if c.ConnConfig.ConnectTimeout == 0 {
 		c.ConnConfig.ConnectTimeout = connectTimeout
 	}
-	c.ConnConfig.RuntimeParams["client_encoding"] = "UTF8" // the driver takes all text for UTF-8
+	catalog.Settle(&c.ConnConfig.Config)
 	if c.ConnConfig.RuntimeParams["application_name"] == "" {
 		c.ConnConfig.RuntimeParams["application_name"] = "pgamqp"
 	}
