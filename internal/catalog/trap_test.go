@@ -128,6 +128,35 @@ func TestNothingOfOthersRunsInSchemaAMQP(t *testing.T) {
 	}
 }
 
+// Whatever a connection string, a role or a database says, the program finds names in pg_catalog alone.
+func TestSessionsOfTheProgramHaveTheirOwnSearchPath(t *testing.T) {
+	t.Parallel()
+	p := server(t, 15)
+	name := newDatabase(t, p)
+	admin := connect(t, p, "postgres")
+	exec(t, admin, `create role `+name+`_own login`)
+	atEnd(t, p, "postgres", `drop role `+name+`_own`)
+	exec(t, admin, `alter database `+name+` set search_path = public`)
+	exec(t, admin, `alter role `+name+`_own set search_path = public`)
+	address := strings.Replace(p.URL(name), "//postgres@", "//"+name+"_own@", 1)
+	separator := "?"
+	if strings.Contains(address, "?") {
+		separator = "&"
+	}
+	for _, more := range []string{"", separator + "search_path=public", separator + "options=-csearch_path%3Dpublic"} {
+		conn, err := catalog.Connect(t.Context(), address+more)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if path := value[string](t, conn, `show search_path`); path != "pg_catalog, pg_temp" {
+			t.Errorf("%s: search_path is %s", more, path)
+		}
+		if err := conn.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // trappedOperators are in schema public, which comes behind pg_catalog, and fit better than those of pg_catalog.
 func trappedOperators(t *testing.T, p *testserver.Postgres, database, role string) {
 	t.Helper()
@@ -176,6 +205,7 @@ func TestNoOperatorOfOthersIsUsed(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 	stays(t, super, role)
+	exec(t, super, `update amqp.installation set steps = '{}'`)
 	if out, err := p.Psql(t.Context(), database, "begin;\n"+sql.Privileges().Text+"commit;"); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
