@@ -100,6 +100,9 @@ func TestHostileEnvelopesAmongGoodMessagesStopNothing(t *testing.T) {
 	conn := w.connect()
 	for i := range count {
 		content := hostile(random, golden)
+		if i == 0 {
+			content = []byte{} // nothing at all
+		}
 		transactional := random.IntN(2) == 0
 		var lsn string
 		if err := conn.QueryRow(withDeadline(t, sqlLimit), `select pg_logical_emit_message($1, 'amqp', $2::bytea)::text`, transactional, content).Scan(&lsn); err != nil {
@@ -144,6 +147,18 @@ func TestHostileEnvelopesAmongGoodMessagesStopNothing(t *testing.T) {
 	if reasons["undecodable"] < count/10 {
 		t.Errorf("only %d of %d were undecodable", reasons["undecodable"], count)
 	}
+
+	// All of it can be sent again, and stops nothing then either.
+	var before, again int
+	if err := conn.QueryRow(withDeadline(t, sqlLimit), `select count(*), amqp.redeliver_all() from amqp.dead_letter
+		where reason <> 'forged' and substr(head || substr(body, 1, 1), 1, 1) <> '\x02'`).Scan(&before, &again); err != nil {
+		t.Fatal(err)
+	}
+	if again != before || again == 0 {
+		t.Errorf("%d of %d dead letters were sent again", again, before)
+	}
+	run(t, conn, `select amqp.publish(1, '', 'good', 'behind them')`)
+	compare([]string{"behind them"}, w.received(1, "good")).wantExact(t)
 }
 
 // isEnvelope is a second reading of the rules in decoder/doc.go, of the form alone.

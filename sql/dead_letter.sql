@@ -12,7 +12,7 @@ begin
   if not found then
     return false;
   end if;
-  if get_byte(letter.head || substr(letter.body, 1, 1), 0) = 2 then
+  if substr(letter.head || substr(letter.body, 1, 1), 1, 1) = E'\\x02' then
     raise exception 'dead letter % has a signature that is wrong, and is not sent again', id
       using errcode = '55000', hint = 'Look at it with "pgamqp dead-letters show", and delete it.';
   end if;
@@ -39,7 +39,7 @@ begin
      where (broker_id is null or d.broker_id = broker_id)
        -- Who sends forged messages again signs them: only if they are meant, and not those with a wrong signature.
        and (case when reason is null then d.reason <> 'forged' else d.reason = reason end)
-       and get_byte(d.head || substr(d.body, 1, 1), 0) <> 2
+       and substr(d.head || substr(d.body, 1, 1), 1, 1) <> E'\\x02' -- there may be no byte at all
        and (exchange is null or d.exchange = exchange)
      order by d.id limit max_messages
        for update skip locked

@@ -1,6 +1,7 @@
 -- The envelope, for everything but amqp.publish, which builds its own for speed:
 --   0x01, kind, broker_id int4, fields, int4 zero, body
 -- A field is int4 (tag << 24 | length in bytes) and the value as UTF-8.
+-- Functions run in sessions of any standard_conforming_strings: a backslash stands in E'' everywhere.
 
 do $install$
 declare
@@ -60,14 +61,14 @@ create or replace function amqp._envelope(kind text, broker_id integer, fields b
 returns bytea
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select '\x01'::bytea || convert_to(kind, 'UTF8') || int4send(broker_id) || fields || '\x00000000' || body
+  select E'\\x01'::bytea || convert_to(kind, 'UTF8') || int4send(broker_id) || fields || E'\\x00000000' || body
 $$;
 
 -- The brokers there are, as a constant in the plan of amqp.publish: looking into the table
 -- would cost as much as all the rest of that function. STABLE, not IMMUTABLE, so that plans
 -- that contain the constant notice when the trigger below replaces it. What is not in the
 -- list is looked up in the table. While a role has limits the list is empty, so that every
--- call gets a closer look.
+-- call gets a closer look. It is empty, too, where it was last changed from a snapshot that may be too old for such a limit.
 do $$
 begin
   if to_regproc('amqp._broker_ids') is null then
@@ -86,7 +87,8 @@ begin
   -- after the first has committed. (A lock on the table would be a deadlock: both have written to it.)
   perform pg_advisory_xact_lock(123588459164017);
   ids := array(select distinct b.broker_id from amqp.broker b
-                where not exists (select from amqp.publish_limit) order by 1);
+                where not exists (select from amqp.publish_limit)
+                  and current_setting('transaction_isolation') in ('read committed', 'read uncommitted') order by 1);
   if ids <> amqp._broker_ids() then
     execute format('create or replace function amqp._broker_ids() returns integer[] language sql stable as %L',
       format('select %L::pg_catalog.int4[]', ids));

@@ -1,6 +1,8 @@
 -- Who may do what. These are one-time steps, remembered in amqp.installation.steps when they
 -- have succeeded: what an administrator grants or revokes afterwards stays.
 
+set local search_path = pg_catalog, pg_temp; -- this file also runs alone
+
 -- The record of the installation, with the names that the caller has set.
 insert into amqp.installation as i (version, slot_name, publication_name)
 values (0, coalesce(nullif(current_setting('pgamqp.slot', true), ''), 'pgamqp'),
@@ -10,14 +12,27 @@ on conflict (one_row) do update
       publication_name = coalesce(nullif(current_setting('pgamqp.publication', true), ''), i.publication_name);
 
 do $$
+declare
+  signature regprocedure;
 begin
+  -- Of a dump without privileges (pg_dump -x) the record of the steps comes back, and not what they did.
+  if (select n.nspacl is null from pg_namespace n where n.nspname = 'amqp') then
+    update amqp.installation set steps = '{}' where steps <> '{}';
+  end if;
   if not exists (select from amqp.installation i where 'schema 1' = any (i.steps)) then
     revoke all on schema amqp from public;
     revoke all on all tables in schema amqp from public;
     revoke all on all sequences in schema amqp from public;
-    revoke all on all functions in schema amqp from public;
     update amqp.installation set steps = steps || 'schema 1'::text;
   end if;
+  -- PostgreSQL lets everybody call a new function. The inner ones are for nobody at any time: who calls amqp._emit forges.
+  for signature in
+    select p.oid from pg_proc p
+     where p.pronamespace = 'amqp'::regnamespace and p.prokind = 'f'
+       and (p.proacl is null or starts_with(p.proname::text, '_') and has_function_privilege('public', p.oid, 'execute'))
+  loop
+    execute format('revoke all on function %s from public', signature);
+  end loop;
 end
 $$;
 
@@ -30,8 +45,13 @@ declare
                   where p.oid = 'amqp._emit(boolean, bytea)'::regprocedure);
   superuser boolean := (select r.rolsuper from pg_roles r where r.rolname = owner);
   open boolean := false;
+  names constant text := (select string_agg(p.oid::regprocedure::text, ', ' order by p.oid) from pg_proc p
+                           where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = 'pg_logical_emit_message');
 begin
-  if exists (select from amqp.installation i where 'emit 1' = any (i.steps)) then
+  -- Once it is closed, who opens it again by a GRANT means it. Without any grant it is as PostgreSQL comes, as in a
+  -- database that was restored without privileges.
+  if exists (select from amqp.installation i where 'emit 1' = any (i.steps))
+     and not exists (select from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = 'pg_logical_emit_message' and p.proacl is null) then
     return;
   end if;
   for emit in
@@ -54,9 +74,10 @@ begin
   if open then
     raise warning 'every role of this database can still call pg_logical_emit_message: '
       'it can forge messages, and on PostgreSQL 14 and 15 stop replication slots for good'
-      using hint = 'Run "pgamqp install" once more as a superuser; if the service has none, let messages be signed: amqp.sign_messages, amqp.require_signatures.';
+      using hint = format('As a superuser, if the service has one: %srevoke execute on function %s from public; else let messages be signed: amqp.sign_messages, amqp.require_signatures.',
+        case when not superuser then format('grant execute on function %s to %I; ', names, owner) end, names);
   else
-    update amqp.installation set steps = steps || 'emit 1'::text;
+    update amqp.installation set steps = array_remove(steps, 'emit 1') || 'emit 1'::text;
   end if;
 end
 $$;
@@ -116,9 +137,6 @@ begin
   end if;
   revoke all on amqp.route, amqp.route_version from public;
   revoke all on sequence amqp.route_route_id_seq from public;
-  revoke all on function amqp._routes_changed(), amqp._route_versions(), amqp._route_version_committed(pg_lsn, pg_lsn),
-    amqp._identity(regclass), amqp._identities(regclass), amqp._like(text), amqp.unroute(integer),
-    amqp.route_table(text, integer, text, text, text, text[], text, text) from public;
   if to_regrole('pgamqp_daemon') is null then
     return;
   end if;
@@ -136,9 +154,6 @@ begin
   end if;
   revoke all on amqp.snapshot from public;
   revoke all on sequence amqp.snapshot_snapshot_id_seq from public;
-  revoke all on function amqp.route_prefix(text, integer, text, text), amqp.snapshot(text), amqp.snapshot_pause(integer),
-    amqp.snapshot_resume(integer), amqp.snapshot_cancel(integer), amqp._snapshot_state(integer, text[], text),
-    amqp._snapshot_back(integer, bigint, text[], bigint), amqp._snapshot_done(integer, bigint), amqp._snapshot_fails(integer, text, boolean) from public;
   if to_regrole('pgamqp_daemon') is null then
     return;
   end if;
@@ -151,12 +166,7 @@ $$;
 -- What came with version 5. The daemon's part in snapshots.
 do $$
 begin
-  if exists (select from amqp.installation i where 'snapshots 2' = any (i.steps)) then
-    return;
-  end if;
-  revoke all on function amqp._snapshot_chunk(integer, bigint, text[], text[], bigint, boolean, text, jsonb, bigint),
-    amqp._snapshot_moved(integer), amqp._snapshots_begin() from public;
-  if to_regrole('pgamqp_daemon') is null then
+  if exists (select from amqp.installation i where 'snapshots 2' = any (i.steps)) or to_regrole('pgamqp_daemon') is null then
     return;
   end if;
   grant execute on function amqp._snapshot_chunk(integer, bigint, text[], text[], bigint, boolean, text, jsonb, bigint),
@@ -165,7 +175,7 @@ begin
 end
 $$;
 
--- A monitor sees that there are brokers, dead letters and so on, and neither passwords nor contents.
+-- A monitor sees that there are brokers, dead letters and so on, and neither passwords nor contents of messages or tables.
 do $$
 begin
   if exists (select from amqp.installation i where 'monitor 1' = any (i.steps)) then
@@ -173,13 +183,9 @@ begin
   end if;
   revoke all on amqp.publish_limit, amqp.signing_key from public;
   revoke all on sequence amqp.signing_key_key_id_seq from public;
-  revoke all on function amqp._pad(bytea, integer), amqp._signed(boolean, bytea), amqp._define_publish(), amqp.sign_messages(boolean),
-    amqp.require_signatures(boolean), amqp._identity(regclass), amqp._identities(regclass) from public;
   if to_regrole('pgamqp_daemon') is not null then
     grant select on amqp.signing_key to pgamqp_daemon;
   end if;
-  revoke all on function amqp._limits(), amqp._check_limits(integer, text, text, jsonb), amqp._check_unlimited(text), amqp._for_publishers(),
-    amqp._limits_changed(), amqp.grant_publish(regrole, integer, text, text), amqp.revoke_publish(regrole, integer, text, text) from public;
   if to_regrole('pgamqp_monitor') is null then
     begin
       create role pgamqp_monitor nologin;
@@ -193,9 +199,11 @@ begin
     end;
   end if;
   grant usage on schema amqp to pgamqp_monitor;
-  grant select on amqp.installation, amqp.route, amqp.snapshot, amqp.publish_limit to pgamqp_monitor;
+  grant select on amqp.installation, amqp.route, amqp.publish_limit to pgamqp_monitor;
+  -- Not where it goes on: that is the key of a row. Nor the routing keys of dead letters, which may hold values of columns.
+  grant select (snapshot_id, schema_name, table_name, state, chunk, rows_read, rows_expected, error, requested_at, finished_at) on amqp.snapshot to pgamqp_monitor;
   grant select (broker_id, host, port, vhost, username, tls, tls_server_name, auth, on_reject, retry_timeout) on amqp.broker to pgamqp_monitor;
-  grant select (id, origin, lsn, broker_id, kind, reason, reply_code, reply_text, message_id, exchange, routing_key, role, attempts,
+  grant select (id, origin, lsn, broker_id, kind, reason, reply_code, reply_text, message_id, exchange, role, attempts,
                 first_failed_at, last_failed_at) on amqp.dead_letter to pgamqp_monitor;
   grant execute on function amqp.delivered(pg_lsn) to pgamqp_monitor;
   update amqp.installation set steps = steps || 'monitor 1'::text;

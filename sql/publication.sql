@@ -4,14 +4,16 @@
 
 do $$
 declare
-  name text := nullif(pg_catalog.current_setting('pgamqp.publication', true), '');
+  name pg_catalog.text;
 begin
-  if name is null and pg_catalog.to_regclass('amqp.installation') is not null then
+  perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  name := nullif(current_setting('pgamqp.publication', true), '');
+  if name is null and to_regclass('amqp.installation') is not null then
     execute 'select i.publication_name from amqp.installation i' into name;
   end if;
   name := coalesce(name, 'pgamqp');
-  if not exists (select from pg_catalog.pg_publication p where p.pubname = name) then
-    execute pg_catalog.format('create publication %I with (publish_via_partition_root = true)', name);
+  if not exists (select from pg_publication p where p.pubname = name) then
+    execute format('create publication %I with (publish_via_partition_root = true)', name);
   end if;
 end
 $$;

@@ -106,9 +106,9 @@ begin
       + octet_length({body});
     perform amqp._check_size(bytes);
   end if;
-  return pg_logical_emit_message({transactional}, 'amqp', {sign}'\x0170'::bytea || int4send(broker_id)
+  return pg_logical_emit_message({transactional}, 'amqp', {sign}E'\\x0170'::bytea || int4send(broker_id)
     || {fields}
-    || '\x00000000' || {body}{signed}{flush}) is not null{flush_at_end};
+    || E'\\x00000000' || {body}{signed}{flush}) is not null{flush_at_end};
 end
 $function$
 $template$;
@@ -147,7 +147,7 @@ begin
       select * from (values
         ('x', 'exchange', null, false),
         ('k', 'routing_key', null, false),
-        ('m', null, $$case delivery_mode when 1 then '\x6d00000131'::bytea when 2 then '\x6d00000132' else '' end$$, true),
+        ('m', null, $$case delivery_mode when 1 then E'\\x6d00000131'::bytea when 2 then E'\\x6d00000132' else '' end$$, true),
         ('t', 'content_type', null, true),
         ('n', 'content_encoding', null, true),
         ('y', 'reply_to', null, true),
@@ -161,7 +161,7 @@ begin
         ('a', 'app_id', null, true),
         ('u', 'user_id', null, true),
         ('s', 'seconds', null, true),
-        ('f', null, $$case when coalesce(mandatory, true) then '' else '\x6600000175'::bytea end$$, true),
+        ('f', null, $$case when coalesce(mandatory, true) then '' else E'\\x6600000175'::bytea end$$, true),
         ('r', 'session_user::text', null, false)
       ) v(tag, value, expression, long)
     loop
@@ -177,7 +177,7 @@ begin
       end if;
       -- Of the length only the last byte is set: whatever is longer does not get past the test.
       fields := concat_ws(E'\n    || ', fields, coalesce(field.expression,
-        format('coalesce(set_byte(''\x%s000000'', 3, nullif(%s, 0)) || convert_to(%s, ''UTF8''), '''')',
+        format($$coalesce(set_byte(E'\\x%s000000', 3, nullif(%s, 0)) || convert_to(%s, 'UTF8'), '')$$,
           to_hex(ascii(field.tag)), format(bytes, field.value), field.value)));
     end loop;
 
@@ -192,7 +192,7 @@ begin
      or octet_length(expiration) > 9 or translate(expiration, '0123456789', '') <> ''
      or reply_to = 'amq.rabbitmq.reply-to'
      or "timestamp" < '1970-01-01 00:00:00+00' or "timestamp" >= '10000-01-01 00:00:00+00'
-     or octet_length(header_text) > 255 or header_text !~ '^\{[^][{$]*$' or headers ?| '{CC,BCC}'$$;
+     or octet_length(header_text) > 255 or header_text !~ '^[{][^][{$]*$' or headers ?| '{CC,BCC}'$$;
     end if;
 
     definition := template;

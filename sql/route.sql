@@ -30,7 +30,7 @@ begin
     ('route_knows_format', $c$case when message_prefix is null
         then format in ('json', 'debezium', 'cloudevents', 'cloudevents_structured') else format = 'raw' end$c$),
     ('route_knows_places', $c$regexp_replace(routing_key, case when message_prefix is null
-        then '\{(schema|table|op|column\.[^{}]+)\}' else '\{prefix\}' end, '', 'g') !~ '[{}]'$c$)
+        then '[{](schema|table|op|column[.][^{}]+)[}]' else '[{]prefix[}]' end, '', 'g') !~ '[{}]'$c$)
   loop
     if not exists (select from pg_constraint c where c.conrelid = 'amqp.route'::regclass and c.conname = name) then
       execute format('alter table amqp.route add constraint %I check (%s)', name, definition);
@@ -158,7 +158,7 @@ $$;
 -- A pattern with * as one of LIKE.
 create or replace function amqp._like(pattern text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
-as $$ select replace(regexp_replace(pattern, '([\\_%])', '\\\1', 'g'), '*', '%') $$;
+as $$ select replace(regexp_replace(pattern, E'([\\\\_%])', E'\\\\\\1', 'g'), '*', '%') $$;
 
 create or replace function amqp.route_table(
   tables text, broker_id integer, exchange text, routing_key text default '{schema}.{table}.{op}',
@@ -180,6 +180,7 @@ declare
   number integer := 0;
   id integer;
 begin
+  perform amqp._check_unlimited('route changes of rows');
   perform amqp._check_broker(broker_id);
   if named is not null then
     select n.nspname, c.relname into schema_pattern, table_pattern
@@ -197,7 +198,7 @@ begin
            exists (select from pg_publication_tables t where t.pubname = publication and t.schemaname = n.nspname and t.tablename = c.relname) as published
       from pg_class c join pg_namespace n on n.oid = c.relnamespace
      where c.relkind in ('r', 'p') and c.relpersistence = 'p' and (not c.relispartition or c.oid = named)
-       and n.nspname not in ('pg_catalog', 'information_schema', 'amqp') and n.nspname not like 'pg\_%'
+       and n.nspname not in ('pg_catalog', 'information_schema', 'amqp') and n.nspname not like E'pg\\_%'
        and n.nspname like amqp._like(schema_pattern) and c.relname like amqp._like(table_pattern)
      order by 1
   loop
@@ -254,6 +255,7 @@ as $$
 declare
   id integer;
 begin
+  perform amqp._check_unlimited('route messages');
   perform amqp._check_broker(broker_id);
   if coalesce(prefix, '') in ('', 'amqp') then
     perform amqp._refuse('the prefix is empty, or that of amqp.publish', 'Give the prefix that the messages have, or a pattern such as ''app.*''.');
@@ -276,6 +278,7 @@ declare
   gone amqp.route;
   found record;
 begin
+  perform amqp._check_unlimited('end a route');
   delete from amqp.route r where r.route_id = unroute.route_id returning * into gone;
   if gone.route_id is null then
     return false;

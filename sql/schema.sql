@@ -1,23 +1,4 @@
--- The schema, its tables, and what a repeated or a newer installation must know.
--- All scripts run in one transaction, in the order that sql.go gives.
-
-set local search_path = pg_catalog, pg_temp;
-set local client_min_messages = warning;
--- The names below are not checked until they are used; bodies are compiled at the end.
-select pg_advisory_xact_lock(123588459164016); -- two installations at once would collide
-
-do $$
-begin
-  if current_setting('server_version_num')::integer < 140000 then
-    raise exception 'pgamqp needs PostgreSQL 14 or later, this is %', current_setting('server_version')
-      using errcode = '0A000';
-  end if;
-  -- CREATE SCHEMA IF NOT EXISTS would ask for CREATE on the database even when the schema is there.
-  if to_regnamespace('amqp') is null then
-    create schema amqp;
-  end if;
-end
-$$;
+-- The tables, and what a repeated or a newer installation must know.
 
 create table if not exists amqp.installation (
   one_row boolean primary key default true check (one_row),

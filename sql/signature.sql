@@ -33,8 +33,8 @@ as $$
     from generate_series(0, 63) i
 $$;
 
--- Signs an envelope if there is a key. A transaction that makes one has not committed when what is autonomous is read: that
--- is signed by the key before.
+-- Signs an envelope if there is a key. Only one of version 1: anything else would be read as one afterwards. A transaction
+-- that makes a key has not committed when what is autonomous is read: that is signed by the key before.
 create or replace function amqp._signed(transactional boolean, content bytea) returns bytea
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -43,10 +43,10 @@ declare
 begin
   select s.inner_pad, s.outer_pad into k from amqp.signing_key s
    where transactional or s.made_by is distinct from pg_current_xact_id_if_assigned() order by s.key_id desc limit 1;
-  if not found then
-    if exists (select from amqp.installation i where i.signed_from is not null) then
-      raise exception 'messages must be signed, and there is no key' using errcode = '55000', hint = 'First: select amqp.sign_messages();';
-    end if;
+  if not found and exists (select from amqp.installation i where i.signed_from is not null) then
+    raise exception 'messages must be signed, and there is no key' using errcode = '55000', hint = 'First: select amqp.sign_messages();';
+  end if;
+  if not found or substr(content, 1, 1) <> E'\\x01' then
     return content;
   end if;
   content := set_byte(content, 0, 2);

@@ -4,15 +4,17 @@
 
 do $$
 declare
-  name constant text := (select i.slot_name from amqp.installation i);
+  name pg_catalog.text;
 begin
-  if not exists (select from pg_catalog.pg_replication_slots s where s.slot_name = name) then
-    if pg_catalog.current_setting('server_version_num')::integer >= 170000 then
+  perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  name := (select i.slot_name from amqp.installation i);
+  if not exists (select from pg_replication_slots s where s.slot_name = name) then
+    if current_setting('server_version_num')::integer >= 170000 then
       -- A failover slot survives the promotion of a standby that synchronizes slots.
-      execute pg_catalog.format(
+      execute format(
         'select pg_catalog.pg_create_logical_replication_slot(%L, ''pgoutput'', false, false, failover => true)', name);
     else
-      perform pg_catalog.pg_create_logical_replication_slot(name, 'pgoutput', false, false);
+      perform pg_create_logical_replication_slot(name, 'pgoutput', false, false);
     end if;
   end if;
 end

@@ -34,7 +34,7 @@ var files embed.FS
 // names is the order in which the scripts depend on each other.
 func names() []string {
 	return []string{
-		"schema.sql", "takeover.sql", "limits.sql", "signature.sql", "emit.sql", "check.sql", "publish.sql", "topology.sql",
+		"namespace.sql", "owners.sql", "schema.sql", "takeover.sql", "limits.sql", "signature.sql", "emit.sql", "check.sql", "publish.sql", "topology.sql",
 		"delivery.sql", "dead_letter.sql", "route.sql", "snapshot.sql", "privileges.sql", "version.sql",
 	}
 }
@@ -49,6 +49,13 @@ func Scripts() []Script {
 	return scripts
 }
 
+// Owners returns the one of [Scripts] that refuses a schema with something of others in it. It makes no objects, and may
+// run at any time.
+func Owners() Script {
+	const name = "owners.sql"
+	return Script{Name: name, Text: read(name)}
+}
+
 // Privileges returns the one of [Scripts] that says who may do what. It makes no objects.
 func Privileges() Script {
 	const name = "privileges.sql"
@@ -59,8 +66,9 @@ func Privileges() Script {
 func Text(slot, publication string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "-- Schema amqp of pgamqp, version %d. Run it with: psql -v ON_ERROR_STOP=1 -f FILE DATABASE\n\n", Version)
-	fmt.Fprintf(&b, "select set_config(%s, %s, false), set_config(%s, %s, false);\n\n",
+	fmt.Fprintf(&b, "select pg_catalog.set_config(%s, %s, false), pg_catalog.set_config(%s, %s, false);\n\n",
 		Literal(SlotSetting), Literal(slot), Literal(PublicationSetting), Literal(publication))
+	b.WriteString(Owners().Text + "\n")
 	b.WriteString(read("publication.sql"))
 	b.WriteString("\nbegin;\n\n")
 	for _, script := range Scripts() {

@@ -55,7 +55,7 @@ func TestEveryFileIsRun(t *testing.T) {
 
 func TestTextIsPublicationThenOneTransactionThenTheSlot(t *testing.T) {
 	text := Text("a", `it's \`)
-	if !strings.Contains(text, `set_config('pgamqp.slot', 'a', false), set_config('pgamqp.publication', E'it''s \\', false)`) {
+	if !strings.Contains(text, `pg_catalog.set_config('pgamqp.slot', 'a', false), pg_catalog.set_config('pgamqp.publication', E'it''s \\', false)`) {
 		t.Error("the names are not in the text as constants")
 	}
 	begin, commit := strings.Index(text, "\nbegin;\n"), strings.Index(text, "\ncommit;\n")

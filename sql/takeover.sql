@@ -11,7 +11,7 @@ begin
                   where d.classid = 'pg_proc'::regclass and d.deptype = 'e'
                     and d.refclassid = 'pg_extension'::regclass
                     and d.refobjid = (select e.oid from pg_extension e where e.extname = 'amqp')
-                    and p.probin like '%pg\_amqp%') then
+                    and p.probin like E'%pg\\_amqp%') then
     for object in
       select c.oid::regclass as name, case c.relkind when 'S' then 'sequence' else 'table' end as kind
         from pg_depend d join pg_class c on c.oid = d.objid
@@ -30,7 +30,7 @@ begin
   for object in
     select p.oid::regprocedure as name
       from pg_proc p
-     where p.pronamespace = 'amqp'::regnamespace and p.probin like '%pg\_amqp%'
+     where p.pronamespace = 'amqp'::regnamespace and p.probin like E'%pg\\_amqp%'
   loop
     execute format('drop function %s', object.name);
   end loop;

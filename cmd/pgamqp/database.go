@@ -34,6 +34,7 @@ func withDatabase(ctx context.Context, url config.ConnString, f func(*pgx.Conn) 
 	if c.RuntimeParams["application_name"] == "" {
 		c.RuntimeParams["application_name"] = "pgamqp"
 	}
+	catalog.Settle(&c.Config)
 	preferPrimary(&c.Config)
 	conn, err := pgx.ConnectConfig(ctx, c)
 	if err != nil {

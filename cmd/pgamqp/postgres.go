@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgamqp/pgamqp/internal/backoff"
+	"github.com/pgamqp/pgamqp/internal/catalog"
 )
 
 // postgres says how to connect to the database. Files that database_url names, or the environment, are read anew for each
@@ -31,7 +32,7 @@ func (p *postgres) read() (*pgxpool.Config, error) {
 		return nil, err
 	}
 	c.ConnConfig.ConnectTimeout = min(cmp.Or(c.ConnConfig.ConnectTimeout, connectTimeout), connectLimit)
-	c.ConnConfig.RuntimeParams["client_encoding"] = "UTF8" // the driver takes all text for UTF-8
+	catalog.Settle(&c.ConnConfig.Config)
 	if c.ConnConfig.RuntimeParams["application_name"] == "" {
 		c.ConnConfig.RuntimeParams["application_name"] = "pgamqp"
 	}

@@ -161,7 +161,7 @@ func extensionIsMade(t *testing.T, p *testserver.Postgres) {
 	}
 	works(t, conn, name)
 	exec(t, conn, `create view uses_it as select amqp.publish(1, 'e', 'k', 'm')`)
-	if _, err := catalog.Uninstall(t.Context(), conn, catalog.UninstallOptions{}); err == nil || !strings.Contains(err.Error(), "view uses_it depends on") {
+	if _, err := catalog.Uninstall(t.Context(), conn, catalog.UninstallOptions{}); err == nil || !strings.Contains(err.Error(), "view public.uses_it depends on") {
 		t.Errorf("a view on the extension: %v", err)
 	}
 	exec(t, conn, `drop view uses_it`)
@@ -202,7 +202,12 @@ func extensionRefusesWhatOthersMade(t *testing.T, p *testserver.Postgres) {
 	exec(t, conn, `create table amqp.broker (broker_id serial, host text, port integer, vhost text, username text, password text)`)
 	exec(t, conn, `reset role`)
 	_, err := conn.Exec(t.Context(), `create extension amqp`)
-	if err == nil || !strings.Contains(err.Error(), "is there already and belongs to role mallory") {
+	if err == nil || !strings.Contains(err.Error(), `schema amqp belongs to role "mallory"`) {
+		t.Errorf("error: %v", err)
+	}
+	exec(t, conn, `alter schema amqp owner to postgres`)
+	_, err = conn.Exec(t.Context(), `create extension amqp`)
+	if err == nil || !strings.Contains(err.Error(), `sequence amqp.broker_broker_id_seq belongs to role "mallory"`) {
 		t.Errorf("error: %v", err)
 	}
 }

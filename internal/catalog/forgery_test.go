@@ -72,6 +72,7 @@ func TestH01RoleWithoutGrantsCannotForge(t *testing.T) {
 			refusedWith(t, forger, "42501", call)
 			exec(t, forger, `rollback`)
 		}
+		refusedWith(t, forger, "42501", poison) // not made, let alone written
 		if n := sent(t, conn, name, "forged"); n != 0 {
 			t.Errorf("%d forged messages would be sent", n)
 		}
@@ -130,10 +131,12 @@ func TestH03DumpAndRestoreKeepForgersOut(t *testing.T) {
 	}
 }
 
+// poison is a record of nearly 1 GB.
+const poison = `select pg_logical_emit_message(false, 'x', repeat('x', 1073741700))`
+
 // A record of nearly 1 GB stops every logical slot of its database up to PostgreSQL 15;
 // later versions do not take it.
 func TestH04RecordOfAGigabyteStopsTheSlotOfOldVersions(t *testing.T) {
-	const poison = `select pg_logical_emit_message(false, 'x', repeat('x', 1073741700))`
 	for version, taken := range map[int]bool{15: true, 16: false} {
 		p := ownServer(t, version, map[string]string{"max_wal_size": "4GB", "fsync": "off", "wal_init_zero": "off"})
 		conn, name := installed(t, p)

@@ -28,12 +28,15 @@ func Install(ctx context.Context, conn *pgx.Conn, o InstallOptions) (InstallRepo
 	if err != nil {
 		return report, err
 	}
+	if err := checkOwners(ctx, conn, "install"); err != nil {
+		return report, err
+	}
 	before, err := installedBefore(ctx, conn)
 	if hasCode(err, codeInsufficientPrivilege) {
 		var found problems
 		s.check(&found)
 		found.add(fmt.Sprintf("schema amqp is there, and role %q may not look into it", s.role),
-			"install as its owner or as a superuser")
+			"install as its owner")
 		return report, found.err("install")
 	}
 	if err != nil {
@@ -120,7 +123,8 @@ func installedBefore(ctx context.Context, conn *pgx.Conn) (Installation, error) 
 // renews; privileges that an earlier installation was not allowed to set are tried again.
 func installSchema(ctx context.Context, conn *pgx.Conn, extension bool, slot, publication string) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `select set_config($1, $2, true), set_config($3, $4, true)`,
+		_, err := tx.Exec(ctx, `select pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
+			pg_catalog.set_config('standard_conforming_strings', 'on', true), pg_catalog.set_config($1, $2, true), pg_catalog.set_config($3, $4, true)`,
 			sql.SlotSetting, slot, sql.PublicationSetting, publication)
 		if err != nil {
 			return fmt.Errorf("install schema amqp: %w", err)
@@ -197,14 +201,21 @@ func Warnings(ctx context.Context, conn *pgx.Conn) ([]Problem, error) {
 		return nil, err
 	}
 	var open bool
+	var closing *string
 	var missing []string
 	err = conn.QueryRow(ctx, `
 		select coalesce(bool_or(pg_catalog.has_function_privilege('public', p.oid, 'execute')), false),
 		       (select coalesce(array_agg(r.name order by r.name), '{}') from (values ('pgamqp_daemon'), ('pgamqp_publisher'), ('pgamqp_monitor')) r(name)
-		         where pg_catalog.to_regrole(r.name) is null)
+		         where pg_catalog.to_regrole(r.name) is null),
+		       -- The functions of schema amqp run as their owner, who must not lose it.
+		       (select pg_catalog.format('%srevoke execute on function %s from public;',
+		                 case when not r.rolsuper then pg_catalog.format('grant execute on function %s to %I; ', f.names, r.rolname) end, f.names)
+		          from (select pg_catalog.string_agg(p.oid::pg_catalog.regprocedure::pg_catalog.text, ', ' order by p.oid) as names) f,
+		               pg_catalog.pg_proc e join pg_catalog.pg_roles r on r.oid = e.proowner
+		         where e.pronamespace = pg_catalog.to_regnamespace('amqp') and e.proname = '_emit')
 		  from pg_catalog.pg_proc p
 		 where p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace and p.proname = 'pg_logical_emit_message'`).
-		Scan(&open, &missing)
+		Scan(&open, &missing, &closing)
 	if err != nil {
 		return nil, fmt.Errorf("read privileges: %w", err)
 	}
@@ -212,16 +223,20 @@ func Warnings(ctx context.Context, conn *pgx.Conn) ([]Problem, error) {
 	if err != nil {
 		return nil, err
 	}
+	closes := `as a superuser: run "pgamqp install"`
+	if closing != nil {
+		closes = "as a superuser: " + *closing
+	}
 	switch {
 	case open && !signed:
 		w := "every role of this database may call pg_logical_emit_message, and so forge messages to any broker"
 		if s.version < 160000 {
 			w += "; in this version one such call can also stop every logical slot of the database for good"
 		}
-		warnings.add(w, `as a superuser: run "pgamqp install"; where nobody may: select amqp.sign_messages(); then select amqp.require_signatures();`)
+		warnings.add(w, closes+"; where nobody may: select amqp.sign_messages(); then select amqp.require_signatures();")
 	case open && s.version < 160000:
 		warnings.add("every role of this database may call pg_logical_emit_message: signatures keep out what it forges, but in this version one call can stop every logical slot of the database for good",
-			`as a superuser: run "pgamqp install"; where nobody may: use PostgreSQL 16 or later`)
+			closes+"; where nobody may: use PostgreSQL 16 or later")
 	}
 	for _, role := range missing {
 		warnings.add(fmt.Sprintf("role %s does not exist", role),

@@ -2,6 +2,7 @@ package catalog_test
 
 import (
 	"errors"
+	osexec "os/exec"
 	"regexp"
 	"strings"
 	"sync"
@@ -142,11 +143,41 @@ func TestInstallAgainKeepsGrantsAndRows(t *testing.T) {
 		if len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0], "pg_logical_emit_message") {
 			t.Errorf("the reopened function is not warned of: %q", report.Warnings)
 		}
+		_, advice, _ := strings.Cut(report.Warnings[0], "as a superuser: ")
 		if s := value[string](t, conn, `select password from amqp.broker`); s != "secret" {
 			t.Errorf("password is %q", s)
 		}
-		exec(t, conn, "revoke all on function pg_logical_emit_message(boolean, text, text"+flushArgument(p)+") from public")
+		exec(t, conn, advice)
+		if report := install(t, conn, name); len(report.Warnings) != 0 {
+			t.Errorf("what the warning advises is not enough: %q", report.Warnings)
+		}
+		exec(t, conn, `grant execute on function amqp._emit(boolean, bytea) to public`)
+		install(t, conn, name)
+		if value[bool](t, conn, `select has_function_privilege('public', 'amqp._emit(boolean, bytea)', 'execute')`) {
+			t.Error("everybody may call an inner function")
+		}
 	})
+}
+
+// A dump without privileges has the record that they were set, and not the privileges.
+func TestInstallClosesWhatADumpWithoutPrivilegesHasOpened(t *testing.T) {
+	p := server(t, 15)
+	conn, name := installed(t, p)
+	dump, err := osexec.CommandContext(t.Context(), "/usr/lib/postgresql/15/bin/pg_dump", "--no-privileges", p.URL(name)).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := newDatabase(t, p)
+	if out, err := p.Psql(t.Context(), copied, string(dump)); err != nil {
+		t.Fatalf("restore: %v\n%s", err, out)
+	}
+	restored := connect(t, p, copied)
+	if report := install(t, restored, copied); len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0], "was used before") { // the slot of the original
+		t.Errorf("warnings: %q", report.Warnings)
+	}
+	if diff := cmp.Diff(privileges(t, conn), privileges(t, restored)); diff != "" {
+		t.Errorf("privileges (-original +restored):\n%s", diff)
+	}
 }
 
 func flushArgument(p *testserver.Postgres) string {
@@ -445,10 +476,14 @@ func TestInstallWithoutSuperuser(t *testing.T) {
 			t.Error(err)
 		}
 
-		// A superuser completes it; the functions still belong to the owner and still work.
+		// A superuser completes it, but not by running what the owner has made; the functions still work.
 		super := connect(t, p, name)
-		if report := install(t, super, name); len(report.Warnings) != 0 {
-			t.Errorf("warnings for the superuser: %q", report.Warnings)
+		_, err := catalog.Install(t.Context(), super, catalog.InstallOptions{Slot: name, Publication: name})
+		wantProblem(t, err, "schema amqp belongs to role \""+owner+"\"", "do it as role \""+owner+"\"")
+		_, advice, _ := strings.Cut(report.Warnings[0], "as a superuser: ")
+		exec(t, super, advice)
+		for _, role := range []string{"pgamqp_publisher", "pgamqp_daemon", "pgamqp_monitor"} { // if no other test has
+			exec(t, super, `do $$ begin create role `+role+` nologin; exception when duplicate_object or unique_violation then null; end $$`)
 		}
 		exec(t, conn, `select amqp.publish(1, 'ex', 'k', 'm'), amqp.autonomous_publish(1, 'ex', 'k', 'm', 2)`)
 		exec(t, conn, `insert into amqp.broker (broker_id, host) values (2, 'h')`)
@@ -457,7 +492,9 @@ func TestInstallWithoutSuperuser(t *testing.T) {
 			t.Errorf("warnings for the owner afterwards: %q", report.Warnings)
 		}
 
-		if _, err := catalog.Uninstall(t.Context(), super, catalog.UninstallOptions{}); err != nil {
+		_, err = catalog.Uninstall(t.Context(), super, catalog.UninstallOptions{})
+		wantProblem(t, err, "schema amqp belongs to role")
+		if _, err := catalog.Uninstall(t.Context(), conn, catalog.UninstallOptions{}); err != nil {
 			t.Error(err)
 		}
 		exec(t, admin, `alter database `+name+` owner to postgres`)

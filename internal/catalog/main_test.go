@@ -127,9 +127,16 @@ func connect(t testing.TB, p *testserver.Postgres, database string) *pgx.Conn {
 	return connectAs(t, p, database, "postgres")
 }
 
+// connectAs connects as a person would, with PostgreSQL's own search_path, and not the one of the program.
+
 func connectAs(t testing.TB, p *testserver.Postgres, database, role string) *pgx.Conn {
 	t.Helper()
-	conn, err := catalog.Connect(t.Context(), strings.Replace(p.URL(database), "//postgres@", "//"+role+"@", 1))
+	config, err := catalog.Config(strings.Replace(p.URL(database), "//postgres@", "//"+role+"@", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(config.RuntimeParams, "search_path")
+	conn, err := pgx.ConnectConfig(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,6 +50,9 @@ func Migrate(ctx context.Context, conn *pgx.Conn, o MigrateOptions) (MigrateRepo
 	if err != nil {
 		return report, err
 	}
+	if err := checkOwners(ctx, conn, "migrate"); err != nil {
+		return report, err
+	}
 	if err := checkPgAMQPIsThere(ctx, conn); err != nil {
 		return report, err
 	}

@@ -17,6 +17,9 @@ import (
 // published through pgamqp, so nothing is lost at any time. [Uninstall] removes it afterwards and leaves pg_amqp alone.
 func UndoMigration(ctx context.Context, conn *pgx.Conn, dryRun bool) (MigrateReport, error) {
 	report := newMigrateReport(dryRun)
+	if err := checkOwners(ctx, conn, "undo"); err != nil {
+		return report, err
+	}
 	installed, err := installedBefore(ctx, conn)
 	if err != nil {
 		return report, err

@@ -33,7 +33,20 @@ type TableColumn struct {
 	Key      bool // of the replica identity
 }
 
-type keyColumn struct{ name, typ string }
+// keyColumn is a column of an index. Its operators are those of the index, by name with schema: what a search_path finds
+// may be somebody else's.
+type keyColumn struct{ name, typ, operand, operators string }
+
+// column is the operand of an operator of the index, and value a constant that stands for one.
+func (k keyColumn) column() string {
+	return "pgamqp_row." + pgx.Identifier{k.name}.Sanitize() + k.operand
+}
+
+func (k keyColumn) value(text string) string { return sql.Literal(text) + "::" + k.typ + k.operand }
+
+func (k keyColumn) operator(name string) string {
+	return " operator(" + k.operators + "." + name + ") "
+}
 
 // ErrNoSnapshot means that no snapshot of a table can be taken, however often it is tried.
 var ErrNoSnapshot = errors.New("no snapshot can be taken")
@@ -76,16 +89,21 @@ func ReadTable(ctx context.Context, conn *pgx.Conn, publication, schema, name st
 	}
 	// The replica identity comes first: by it the stream tells where a row was and is.
 	const order = `
-		select a.attname::text, pg_catalog.format_type(a.atttypid, -1)
+		select a.attname::text, pg_catalog.format_type(a.atttypid, -1), -- an operator that fits a domain better is not of the index
+		       case when n.nspname = 'pg_catalog' then '' else '::' || pg_catalog.format_type(c.opcintype, -1) end, pg_catalog.quote_ident(n.nspname)
 		  from (select i.* from pg_catalog.pg_index i
 		         where i.indrelid = $1 and (i.indisprimary or i.indisreplident) and i.indisvalid
-		         order by i.indisreplident desc limit 1) i,
-		       pg_catalog.unnest(i.indkey::smallint[]) with ordinality k(attnum, n)
+		         order by i.indisreplident desc limit 1) i
+		  cross join lateral pg_catalog.unnest(i.indkey::smallint[]) with ordinality k(attnum, n)
 		  join pg_catalog.pg_attribute a on a.attrelid = $1 and a.attnum = k.attnum
+		  join pg_catalog.pg_opclass c on c.oid = (i.indclass::pg_catalog.oid[])[k.n - 1]
+		  join pg_catalog.pg_amop m on m.amopfamily = c.opcfamily and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype and m.amopstrategy = 5
+		  join pg_catalog.pg_operator o on o.oid = m.amopopr
+		  join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
 		 where k.n <= i.indnkeyatts order by k.n`
 	if found, err = conn.Query(ctx, order, t.OID); err == nil {
 		t.order, err = pgx.CollectRows(found, func(row pgx.CollectableRow) (c keyColumn, err error) {
-			return c, row.Scan(&c.name, &c.typ)
+			return c, row.Scan(&c.name, &c.typ, &c.operand, &c.operators)
 		})
 	}
 	if err != nil {
@@ -208,19 +226,16 @@ func (t *Table) Exchanged() error {
 }
 
 func (t *Table) readByKey(ctx context.Context, conn *pgconn.PgConn, after []string, limits ChunkLimits) (*ChunkRows, error) {
-	names, values := make([]string, len(t.order)), make([]string, len(after))
+	names := make([]string, len(t.order))
 	for i, k := range t.order {
 		names[i] = "pgamqp_row." + pgx.Identifier{k.name}.Sanitize()
-		if i < len(after) {
-			values[i] = sql.Literal(after[i]) + "::" + k.typ
-		}
 	}
 	where := "true"
 	if after != nil {
 		if len(after) != len(t.order) {
 			return nil, t.keyAltered()
 		}
-		where = "(" + strings.Join(names, ", ") + ") > (" + strings.Join(values, ", ") + ")"
+		where = behind(t.order, after)
 	}
 	keys := strings.Join(names, "::text, ") + "::text"
 	out, exhausted, err := t.read(ctx, conn, t.from()+" pgamqp_row", keys, where, strings.Join(names, ", "), limits, len(t.order))
@@ -228,6 +243,25 @@ func (t *Table) readByKey(ctx context.Context, conn *pgconn.PgConn, after []stri
 		out.End = exhausted && len(out.Rows) < limits.MaxRows
 	}
 	return out, err
+}
+
+// behind is the condition for rows behind a key.
+func behind(order []keyColumn, after []string) string {
+	first := order[0]
+	if !slices.ContainsFunc(order, func(k keyColumn) bool { return k.operators != first.operators }) {
+		columns, values := make([]string, len(order)), make([]string, len(order))
+		for i, k := range order {
+			columns[i], values[i] = k.column(), k.value(after[i])
+		}
+		return "row(" + strings.Join(columns, ", ") + ")" + first.operator(">") + "row(" + strings.Join(values, ", ") + ")"
+	}
+	// Rows are compared by operators of one schema only. The first condition is for the index.
+	condition := "false"
+	for i := len(order) - 1; i >= 0; i-- {
+		k, value := order[i], order[i].value(after[i])
+		condition = "(" + k.column() + k.operator(">") + value + " or " + k.column() + k.operator("=") + value + " and " + condition + ")"
+	}
+	return first.column() + first.operator(">=") + first.value(after[0]) + " and " + condition
 }
 
 // readByPlace reads by ctid, whose order is that of the table on disk. Rows that move behind what was
@@ -242,7 +276,7 @@ func (t *Table) readByPlace(ctx context.Context, conn *pgconn.PgConn, after []st
 		return nil, fmt.Errorf("read the place %q in %s.%s: %w", from, t.Schema, t.Name, err)
 	}
 	to := fmt.Sprintf("(%d,0)", block+blocks)
-	where := "ctid > " + sql.Literal(from) + "::tid and ctid < " + sql.Literal(to) + "::tid"
+	where := "ctid operator(pg_catalog.>) " + sql.Literal(from) + "::pg_catalog.tid and ctid operator(pg_catalog.<) " + sql.Literal(to) + "::pg_catalog.tid"
 	out, exhausted, err := t.read(ctx, conn, t.from()+" pgamqp_row", "ctid::text", where, "pgamqp_row.ctid", limits, 1)
 	if err != nil {
 		return nil, err

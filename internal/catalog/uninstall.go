@@ -29,6 +29,9 @@ type UninstallReport struct {
 // is how PostgreSQL comes. It refuses as a whole while a daemon uses a slot.
 func Uninstall(ctx context.Context, conn *pgx.Conn, o UninstallOptions) (UninstallReport, error) {
 	var report UninstallReport
+	if err := checkOwners(ctx, conn, "uninstall"); err != nil {
+		return report, err
+	}
 	before, err := installedBefore(ctx, conn)
 	if err != nil {
 		return report, err
@@ -137,7 +140,7 @@ select 'drop function ' || p.oid::pg_catalog.regprocedure, 2
   from pg_catalog.pg_proc p
  where p.pronamespace = pg_catalog.to_regnamespace('amqp')
    and coalesce(p.probin, '') not like '%pg\_amqp%'
-   and (p.proname ~ '^_' or p.proname in ('publish', 'autonomous_publish', 'exchange_declare', 'queue_declare', 'queue_bind',
+   and (pg_catalog.starts_with(p.proname::pg_catalog.text, '_') or p.proname in ('publish', 'autonomous_publish', 'exchange_declare', 'queue_declare', 'queue_bind',
         'exchange_bind', 'disconnect', 'delivered', 'wait_delivered', 'heartbeat', 'redeliver', 'redeliver_all',
         'grant_publish', 'revoke_publish', 'sign_messages', 'require_signatures', 'route_table', 'route_prefix', 'unroute', 'snapshot', 'snapshot_pause', 'snapshot_resume', 'snapshot_cancel'))
 union all
@@ -148,6 +151,9 @@ func dropSchema(ctx context.Context, conn *pgx.Conn, extension, force bool, repo
 	var removed UninstallReport
 	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		removed = UninstallReport{}
+		if _, err := tx.Exec(ctx, `set local search_path = pg_catalog, pg_temp`); err != nil {
+			return err
+		}
 		var present, revoked bool
 		if err := tx.QueryRow(ctx, `select pg_catalog.to_regnamespace('amqp') is not null`).Scan(&present); err != nil {
 			return err

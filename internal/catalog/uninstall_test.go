@@ -75,8 +75,8 @@ func TestUninstallWantsForceForWhatWouldBeLost(t *testing.T) {
 	exec(t, conn, `delete from amqp.dead_letter`)
 
 	for _, dependent := range []struct{ create, drop, named string }{
-		{`create view v as select * from amqp.broker`, `drop view v`, "view v depends on"},
-		{`create view v as select amqp.publish(1, 'a', 'b', 'c')`, `drop view v`, "view v depends on"},
+		{`create view v as select * from amqp.broker`, `drop view v`, "view public.v depends on"},
+		{`create view v as select amqp.publish(1, 'a', 'b', 'c')`, `drop view v`, "view public.v depends on"},
 		{`create table amqp.mine (a int)`, `drop table amqp.mine`, "amqp.mine depends on schema amqp"},
 		{`create table child () inherits (amqp.broker)`, `drop table child`, "child depends on"},
 	} {

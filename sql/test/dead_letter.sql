@@ -42,4 +42,16 @@ select is(t.body(), 'body of d,body of e', 'the oldest first');
 select is(amqp.redeliver_all(), 1::bigint, 'all that is left');
 select is(amqp.redeliver_all(), 0::bigint, 'nothing left');
 
+-- Whoever may write into the WAL can write nothing at all, and that is a dead letter as it is.
+insert into amqp.dead_letter (origin, lsn, kind, reason, head, body) values ('empty', '0/1', 'unknown', 'undecodable', '', '');
+select t.letter('g') \g /dev/null
+select is(amqp.redeliver_all(), 2::bigint, 'one with nothing in it is sent again like the others');
+select pg_replication_slot_advance(slot_name, pg_current_wal_lsn()) from amqp.installation \g /dev/null
+insert into amqp.dead_letter (origin, lsn, kind, reason, head, body) values ('empty', '0/1', 'unknown', 'undecodable', '', '');
+select is(amqp.redeliver(id), true, 'alone, too') from amqp.dead_letter;
+insert into amqp.dead_letter (origin, lsn, kind, reason, head, body) values ('signed', '0/1', 'publish', 'forged', '', '\x0270');
+select is(amqp.redeliver_all(reason => 'forged'), 0::bigint, 'a wrong signature is not sent again');
+select t.refuses(format('select amqp.redeliver(%s)', id), '55000', 'has a signature that is wrong', 'alone neither') from amqp.dead_letter;
+delete from amqp.dead_letter;
+
 select * from finish();

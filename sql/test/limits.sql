@@ -40,6 +40,14 @@ select throws_ok($$select amqp.revoke_publish('t_shop')$$, '42501', null, 'not t
 select throws_ok($$select amqp._limits()$$, '42501', null, 'the inner functions are not for it');
 reset session authorization;
 
+-- Who may make routes by a grant of the administrator does not get around its limits by them.
+grant execute on function amqp.route_prefix, amqp.route_table, amqp.unroute to t_shop;
+set session authorization t_shop;
+select t.refuses($$select amqp.route_prefix('p', 1, 'elsewhere')$$, '42501', 'role "t_shop" may publish to some places only, and not route messages', 'no routes of prefixes');
+select t.refuses($$select amqp.route_table('public.*', 1, 'elsewhere')$$, '42501', 'and not route changes of rows', 'no routes of tables');
+select t.refuses($$select amqp.unroute(1)$$, '42501', 'and not end a route', 'and no end of others');
+reset session authorization;
+
 grant t_shop to t_member;
 set session authorization t_member;
 select lives_ok($$select amqp.publish(1, 'shop', 'order.new', 'm')$$, 'a member may what its role may');

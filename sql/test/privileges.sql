@@ -37,6 +37,17 @@ select throws_ok($$select amqp._emit(false, 'forged')$$, '42501', null, 'a publi
 select throws_ok($$select amqp._remember_brokers()$$, '42501', null, 'none of them');
 select throws_ok($$select * from amqp.broker$$, '42501', null, 'a publisher does not read passwords');
 select throws_ok($$insert into amqp.broker (host) values ('x')$$, '42501', null, 'a publisher does not add brokers');
+select throws_ok($$update amqp.broker set host = 'x'$$, '42501', null, 'nor change them');
+select throws_ok($$delete from amqp.broker$$, '42501', null, 'nor delete them');
+select throws_ok(format($$%s amqp.route%s$$, s.verb, s.rest), '42501', null, 'nor does it ' || s.verb || ' routes')
+  from (values ('select * from', ''), ('insert into', $$ (broker_id, exchange, message_prefix, operations, routing_key, format) values (1, 'x', 'p', '{message}', 'k', 'raw')$$),
+               ('update', ' set broker_id = 2'), ('delete from', '')) s(verb, rest);
+select throws_ok($$select amqp.route_table('public.*', 1, 'x')$$, '42501', null, 'not by a function');
+select throws_ok($$select amqp.route_prefix('p', 1, 'x')$$, '42501', null, 'by none');
+select throws_ok($$select amqp.unroute(1)$$, '42501', null, 'of them');
+select throws_ok($$select * from amqp.dead_letter$$, '42501', null, 'a publisher does not read dead letters');
+select throws_ok($$select * from amqp.signing_key$$, '42501', null, 'nor what signs messages');
+select throws_ok($$select amqp.sign_messages(false)$$, '42501', null, 'nor does it end that');
 select throws_ok($$select pg_logical_emit_message(false, 'amqp', 'forged')$$, '42501', null, 'a publisher does not forge');
 reset role;
 
@@ -54,8 +65,12 @@ reset role;
 
 set role t_monitor;
 select lives_ok($$select broker_id, host, port, vhost, username, tls, auth, on_reject from amqp.broker$$, 'a monitor sees brokers');
-select lives_ok($$select id, reason, reply_text, exchange, routing_key, attempts from amqp.dead_letter$$, 'and dead letters');
-select lives_ok($$select * from amqp.route, amqp.snapshot, amqp.installation, amqp.publish_limit$$, 'routes, snapshots, limits');
+select lives_ok($$select id, reason, reply_text, exchange, attempts from amqp.dead_letter$$, 'and dead letters');
+select lives_ok($$select * from amqp.route, amqp.installation, amqp.publish_limit$$, 'routes, limits');
+select lives_ok($$select snapshot_id, schema_name, table_name, state, chunk, rows_read, rows_expected, error, requested_at, finished_at from amqp.snapshot$$, 'and how far snapshots are');
+select throws_ok($$select after from amqp.snapshot$$, '42501', null, 'not where they go on, which is the key of a row');
+select throws_ok($$select routing_key from amqp.dead_letter$$, '42501', null, 'nor routing keys, which may hold values of columns');
+select throws_ok($$select * from amqp.signing_key$$, '42501', null, 'nor the keys that sign');
 select lives_ok($$select amqp.delivered('0/1')$$, 'and asks what is delivered');
 select throws_ok($$select password from amqp.broker$$, '42501', null, 'a monitor does not read passwords');
 select throws_ok($$select tls_key from amqp.broker$$, '42501', null, 'nor keys');
@@ -68,6 +83,28 @@ select throws_ok($$select amqp.publish(1, 'ex', 'k', 'm')$$, '42501', null, 'pub
 select throws_ok($$select amqp.redeliver_all()$$, '42501', null, 'redelivers nothing');
 select throws_ok($$select amqp.wait_delivered('0/1')$$, '42501', null, 'and does not even write a ping');
 reset role;
+
+-- Names are names, whatever is in them.
+create role "a';--""b%I";
+select amqp.grant_publish('"a'';--""b%I"', 1, 'shop') \g /dev/null
+set session authorization "a';--""b%I";
+select lives_ok($$select amqp.publish(1, 'shop', 'k', 'm'), amqp.autonomous_publish(1, 'shop', 'k', 'm', 2)$$, 'a role with a hostile name publishes');
+select t.refuses($$select amqp.publish(1, 'a'';--"b%I', 'k', 'm')$$, '42501', $$role "a';--"b%I" may not publish to exchange "a';--"b%I"$$, 'where it may');
+select throws_ok($$select * from amqp.broker$$, '42501', null, 'and no more');
+reset session authorization;
+select is(amqp.revoke_publish('"a'';--""b%I"'), 1, 'its right is taken back');
+set session authorization "a';--""b%I";
+select throws_ok($$select amqp.publish(1, 'shop', 'k', 'm')$$, '42501', null, 'and gone');
+reset session authorization;
+drop owned by "a';--""b%I";
+drop role "a';--""b%I";
+create schema "a';--""b%I";
+create table "a';--""b%I"."a';--""b%I" (id integer primary key);
+select lives_ok($$select amqp.route_table('"a'';--""b%I"."a'';--""b%I"', 1, 'shop')$$, 'a table with a hostile name is routed');
+select lives_ok($$select amqp.snapshot('"a'';--""b%I"."a'';--""b%I"')$$, 'and read');
+select is(amqp.unroute(max(route_id)), true, 'and not any more') from amqp.route;
+select is_empty($$select * from pg_publication_tables where tablename like 'a%'$$, 'its table is not published');
+drop table "a';--""b%I"."a';--""b%I";
 
 -- Who may write to amqp.broker needs nothing else for the trigger.
 grant usage on schema amqp to t_nobody;

@@ -22,6 +22,12 @@ create operator evil.= (leftarg = integer, rightarg = integer, function = evil.e
 create function evil.gt(integer, integer) returns boolean language plpgsql as $$ begin perform evil.trap('>'); return false; end $$;
 create operator evil.> (leftarg = integer, rightarg = integer, function = evil.gt);
 create function evil.jsonb_each(jsonb) returns table (key text, value jsonb) language plpgsql as $$ begin perform evil.trap('jsonb_each'); end $$;
+-- A cast is by types alone, wherever its function is.
+create type evil.exchange as enum ('ex');
+create function evil.as_text(evil.exchange) returns pg_catalog.text language plpgsql as $$ begin perform evil.trap('cast to text'); return 'ex'; end $$;
+create cast (evil.exchange as pg_catalog.text) with function evil.as_text(evil.exchange) as implicit;
+create function evil.as_number(evil.exchange) returns pg_catalog.int4 language plpgsql as $$ begin perform evil.trap('cast to integer'); return 1; end $$;
+create cast (evil.exchange as pg_catalog.int4) with function evil.as_number(evil.exchange) as implicit;
 create type evil.text as (a integer);
 create type evil.int4 as (a integer);
 
@@ -33,6 +39,8 @@ select amqp.publish(1, 'ex', 'k', 'm'::pg_catalog.text, 2, headers => '{"a": {"$
 select amqp.autonomous_publish(1, 'ex', 'k', '{}'::jsonb);
 select amqp.queue_declare(1, 'q', arguments => '{"a": {"$int8": 1}}');
 select amqp.disconnect(1);
+select amqp.publish(1, 'ex'::pg_catalog.text, 'ex'::evil.exchange, 'm'::pg_catalog.text);
+select amqp.disconnect('ex'::evil.exchange);
 select amqp.wait_delivered('FFFFFFFF/FFFFFFFF', '0s');
 \o
 reset search_path;
@@ -57,11 +65,12 @@ reset search_path;
 select is(:'state'::text, '22023', 'a temporary table named broker is not asked');
 select is(:'delivered'::text, 't', 'nor one named installation');
 drop table pg_temp.pg_proc;
-select is_empty('select * from t.caught', 'no trap was entered');
+select is_empty($$select * from t.caught where what not like 'cast %'$$, 'no trap was entered');
+select results_eq('select what from t.caught order by what', array['cast to integer as t_attacker', 'cast to text as t_attacker'], 'a cast runs before the call, as the caller');
 reset session authorization;
 
 call t.commit();
-select is((select count(*) from t.take()), 6::bigint, 'and all messages came through');
+select is((select count(*) from t.take()), 8::bigint, 'and all messages came through');
 
 select * from finish();
 drop owned by t_attacker cascade;
