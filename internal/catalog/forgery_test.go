@@ -158,8 +158,7 @@ func TestH04RecordOfAGigabyteStopsTheSlotOfOldVersions(t *testing.T) {
 // What PostgreSQL could write but not read again is refused before anything of it is in the WAL, by the short and the long form.
 func TestMessageThatIsTooLargeIsRefusedBeforeItIsWritten(t *testing.T) {
 	t.Parallel()
-	p := server(t, 15)
-	conn, _ := installed(t, p)
+	conn, _ := installed(t, ownServer(t, 15, nil)) // nobody else writes there
 	exec(t, conn, `insert into amqp.broker (broker_id, host) values (1, 'h')`)
 	before := value[string](t, conn, `select pg_current_wal_insert_lsn()::text`)
 	for _, call := range []string{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/pgamqp/pgamqp/sql"
@@ -225,7 +226,7 @@ func Warnings(ctx context.Context, conn *pgx.Conn) ([]Problem, error) {
 	}
 	closes := `as a superuser: run "pgamqp install"`
 	if closing != nil {
-		closes = "as a superuser: " + *closing
+		closes = "as a superuser: " + strings.TrimSuffix(*closing, ";")
 	}
 	switch {
 	case open && !signed:

@@ -136,8 +136,9 @@ select pg_catalog.format('drop table amqp.%I', c.relname), 1
    and c.relname in ('broker', 'dead_letter', 'installation', 'route', 'route_version', 'snapshot', 'publish_limit', 'signing_key', 'migration') and c.relkind in ('r', 'p')
    and not ($1 and c.relname = 'broker')
 union all
-select 'drop function ' || p.oid::pg_catalog.regprocedure, 2
-  from pg_catalog.pg_proc p
+select 'drop function ' || p.oid::pg_catalog.regprocedure,
+       case when exists (select from pg_catalog.pg_class c where c.oid = t.typrelid and c.relnamespace = p.pronamespace) then 0 else 2 end -- before the table whose rows it returns
+  from pg_catalog.pg_proc p join pg_catalog.pg_type t on t.oid = p.prorettype
  where p.pronamespace = pg_catalog.to_regnamespace('amqp')
    and coalesce(p.probin, '') not like '%pg\_amqp%'
    and (pg_catalog.starts_with(p.proname::pg_catalog.text, '_') or p.proname in ('publish', 'autonomous_publish', 'exchange_declare', 'queue_declare', 'queue_bind',
