@@ -75,7 +75,7 @@ func TestSlotThatIsNotOursIsRefused(t *testing.T) {
 		w.refuseRun(exitPrecondition, []string{"--slot", c.slot}, c.cause, c.fix)
 		w.refuseInstall(exitPrecondition, []string{"--slot", c.slot}, c.cause, c.fix)
 	}
-	w.refuseRun(exitPrecondition, []string{"--slot", "no_such_slot"}, `slot "no_such_slot" does not exist`, `fix: run "pgamqp install"`)
+	w.refuseRun(exitPrecondition, []string{"--slot", "no_such_slot"}, `slot "no_such_slot" does not exist; pgamqp is installed with slot "`+w.slot+`"`, `fix: give --slot `+w.slot)
 	for _, refuse := range []func(int, []string, ...string){w.refuseRun, w.refuseInstall} {
 		refuse(exitUsage, []string{"--slot", "Bad-Name"}, `slot: .*"Bad-Name" cannot name a slot: write 1 to 63 characters out of a-z, 0-9 and _`)
 	}
@@ -89,7 +89,7 @@ func TestSlotThatIsNotOursIsRefused(t *testing.T) {
 func TestP21MissingPublicationIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{})
-	w.refuseRun(exitPrecondition, []string{"--publication", "no_such"}, `publication "no_such" does not exist`, `fix: run "pgamqp install"`)
+	w.refuseRun(exitPrecondition, []string{"--publication", "no_such"}, `publication "no_such" does not exist; pgamqp is installed with publication "pgamqp"`, `fix: give --publication pgamqp`)
 	w.exec(`drop publication pgamqp`)
 	w.refuseRun(exitPublication, nil, `publication "pgamqp" does not exist`, `fix: run "pgamqp install"`)
 	// Nothing has changed a row meanwhile, so that the slot is not stuck.

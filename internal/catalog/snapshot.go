@@ -17,7 +17,7 @@ type Snapshot struct {
 	// Chunk is how many chunks have their place in the stream, After where the next one begins; nil is
 	// the start.
 	Chunk        int64    `json:"chunk"`
-	After        []string `json:"after"`
+	After        []string `json:"-"`
 	RowsRead     int64    `json:"rows_read"`
 	RowsExpected int64    `json:"rows_expected"` // an estimate; 0 if there is none
 	// Error is why it does not go on, or has failed.
@@ -37,9 +37,13 @@ func scanSnapshot(row pgx.Row) (s Snapshot, err error) {
 	return s, row.Scan(&s.ID, &s.Schema, &s.Table, &s.State, &s.Chunk, &s.After, &s.RowsRead, &s.RowsExpected, &s.Error, &s.OID)
 }
 
-// Snapshots returns those with such ids, all if there are none, oldest first.
+// Snapshots returns those with such ids, all if there are none, oldest first, for people: without After and OID,
+// of which a monitor may not know the first.
 func Snapshots(ctx context.Context, conn *pgx.Conn, ids ...int32) ([]Snapshot, error) {
-	found, err := conn.Query(ctx, snapshotQuery+`where coalesce(cardinality($1::integer[]), 0) = 0 or s.snapshot_id = any ($1) order by s.snapshot_id`, ids)
+	found, err := conn.Query(ctx, `
+		select s.snapshot_id, s.schema_name, s.table_name, s.state, s.chunk, null::text[], s.rows_read, s.rows_expected, coalesce(s.error, ''), 0::oid
+		  from amqp.snapshot s
+		 where coalesce(cardinality($1::integer[]), 0) = 0 or s.snapshot_id = any ($1) order by s.snapshot_id`, ids)
 	if err != nil {
 		return nil, fmt.Errorf("read amqp.snapshot: %w", err)
 	}
