@@ -153,7 +153,7 @@ func TestSnapshotAndChangesMakeACopy(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	limit := snapshotLimit + time.Duration(rows)*time.Millisecond
+	limit := snapshotLimit + 5*time.Duration(rows)*time.Millisecond
 	w.script(
 		`create table public.t (id int primary key, n int not null default 0, big text)`,
 		`alter table public.t alter big set storage external`,
