@@ -37,7 +37,7 @@ func (c *consumer) next(n int) []amqp.Delivery {
 	return c.until(fmt.Sprintf("message %d", n), func(got []amqp.Delivery) bool { return len(got) == n })
 }
 
-// until collects until it has enough, or the deadline passes, which ends the test.
+// until collects until it has enough, or nothing has come for too long, which ends the test.
 func (c *consumer) until(what string, enough func([]amqp.Delivery) bool) []amqp.Delivery {
 	c.t.Helper()
 	timer := time.NewTimer(consumeLimit)
@@ -50,8 +50,9 @@ func (c *consumer) until(what string, enough func([]amqp.Delivery) bool) []amqp.
 				c.t.Fatalf("the broker has closed the consumer, after %d messages", len(got))
 			}
 			got = append(got, d)
+			timer.Reset(consumeLimit)
 		case <-timer.C:
-			c.t.Fatalf("waited %s for %s; %d came: %.1000q", consumeLimit, what, len(got), bodies(got))
+			c.t.Fatalf("waited %s for %s; %d came, at last %.1000q", consumeLimit, what, len(got), bodies(got[max(0, len(got)-5):]))
 		}
 	}
 	return got
