@@ -175,8 +175,8 @@ const (
 
 func newDaemon(ctx context.Context, cfg config.Config, log *slog.Logger, reg *prometheus.Registry) (*daemon, error) {
 	d := &daemon{
-		memory: newMemory(cfg.WindowBytes),
-		cfg:    cfg, log: log, registry: reg,
+		cfg: cfg, log: log, registry: reg,
+		memory:   newMemory(cfg.WindowBytes),
 		slot:     metrics.NewSlot(reg, cfg.Slot),
 		received: metrics.NewReplication(reg, cfg.Slot),
 		brokers:  metrics.NewPublisher(reg),
@@ -310,7 +310,7 @@ func (d *daemon) preflight(ctx context.Context) error {
 // has not begun yet.
 func (d *daemon) check(ctx context.Context) error {
 	d.session.Tick()
-	config := d.pool.Config().ConnConfig
+	config := d.postgres.config()
 	d.session.Watch(&config.Config)
 	return d.askWith(ctx, config, func(ctx context.Context, conn *pgx.Conn) error {
 		d.session.Tick()
