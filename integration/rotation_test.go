@@ -110,3 +110,23 @@ func TestPasswordAndCertificatesOfPostgresAreReplacedWhileItRuns(t *testing.T) {
 		}
 	}
 }
+
+// A daemon may wait for its server for long before the first stream.
+func TestPasswordIsReplacedWhileTheDaemonWaitsForItsServer(t *testing.T) {
+	t.Parallel()
+	const role = "waiting"
+	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{HBA: []string{
+		"local all postgres trust", "host all postgres 127.0.0.1/32 trust", "host all " + role + " 127.0.0.1/32 scram-sha-256",
+	}})})
+	w.exec(`create role ` + role + ` login replication password '` + rolePassword + `' in role pgamqp_daemon`)
+	p := startProxy(t, fmt.Sprintf("127.0.0.1:%d", w.postgres.Port()))
+	p.refuse()
+	passfile := filepath.Join(t.TempDir(), "passfile")
+	putFile(t, passfile, []byte("*:*:*:*:Password-of-before\n"))
+	url := fmt.Sprintf("postgres://%s@127.0.0.1:%d/%s?sslmode=disable&passfile=%s", role, p.port(), w.database, passfile)
+	d := launch(t, "run", "--database-url", url, "--slot", w.slot, "--listen", "127.0.0.1:0")
+	d.waitLog("cannot check the database, trying again")
+	putFile(t, passfile, []byte("*:*:*:*:"+rolePassword+"\n"))
+	p.accept()
+	d.waitReady()
+}
