@@ -48,7 +48,7 @@ func Check(ctx context.Context, h Host, exchanges []string) (found []Obstacle, e
 	defer context.AfterFunc(ctx, conn.raw.abort)() // the library knows no context
 	for _, name := range exchanges {
 		o := Obstacle{Exchange: name}
-		if o.Missing, err = conn.misses(name); err == nil {
+		if o.Missing, err = conn.misses(name); err == nil && !o.Missing {
 			o.Refused, err = conn.refuses(ctx, name)
 		}
 		if cause := context.Cause(ctx); cause != nil {
@@ -110,7 +110,7 @@ func (c *connection) refuses(ctx context.Context, exchange string) (string, erro
 	refused, ok := errors.AsType[*amqp.Error](err)
 	switch {
 	case ok && refused.Code == amqp.NotFound:
-		return "", nil // which misses has found
+		return "", nil // it went after misses had looked
 	case ok && refused.Code == amqp.AccessRefused && strings.Contains(refused.Reason, " to topic "):
 		return "", nil // the exchange may be written to, and our routing key is not one of the application's
 	case ok && refused.Code == amqp.AccessRefused:

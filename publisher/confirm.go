@@ -107,17 +107,10 @@ func (p *pump) attach(r *amqp.Return) bool {
 		if e.returned != nil || !e.isReturnedAs(r) {
 			continue
 		}
-		likeness := 1
-		if sameHeaders(e.request.properties.Headers, r.Headers) {
-			likeness = 2
-			if sameProperties(&e.request.properties, r) {
-				likeness = 3
-			}
+		if alike := likeness(&e.request.properties, r); alike > best {
+			found, best = e, alike
 		}
-		if likeness > best {
-			found, best = e, likeness
-		}
-		if best == 3 {
+		if best == alikeInAll {
 			break
 		}
 	}
@@ -136,6 +129,24 @@ func (e *entry) isReturnedAs(r *amqp.Return) bool {
 	q := &e.request
 	return q.operation == nil && q.exchange == r.Exchange && q.key == r.RoutingKey && q.mandatory &&
 		q.properties.MessageId == r.MessageId && string(q.properties.Body) == string(r.Body)
+}
+
+// How alike a return and an entry can be that isReturnedAs takes for it.
+const (
+	alikeInBody = 1 + iota
+	alikeInHeaders
+	alikeInAll
+)
+
+func likeness(p *amqp.Publishing, r *amqp.Return) int {
+	switch {
+	case !sameHeaders(p.Headers, r.Headers):
+		return alikeInBody
+	case !sameProperties(p, r):
+		return alikeInHeaders
+	default:
+		return alikeInAll
+	}
 }
 
 // sameProperties compares what isReturnedAs and sameHeaders do not.

@@ -35,25 +35,25 @@ func (l *lane) add(ctx context.Context, e *entry) error {
 
 // measureBytes tells of the bytes that the window holds. The lock is held.
 func (l *lane) measureBytes() {
-	now := l.window.bytes
-	if now == l.told {
-		return
+	if l.window.bytes != l.told {
+		l.metrics.Window.Bytes.Set(float64(l.window.bytes))
+		l.tell(l.window.bytes)
 	}
-	l.metrics.Window.Bytes.Set(float64(now))
-	if l.cfg.Hold != nil {
-		l.cfg.Hold(now - l.told)
-	}
-	l.told = now
 }
 
 // uncount takes the window's bytes out of what is known to be held: nothing more will come of it.
 func (l *lane) uncount() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.tell(0)
+}
+
+// tell tells of bytes that are held. The lock is held.
+func (l *lane) tell(held int) {
 	if l.cfg.Hold != nil {
-		l.cfg.Hold(-l.told)
+		l.cfg.Hold(held - l.told)
 	}
-	l.told = 0
+	l.told = held
 }
 
 // awaitRoom waits until the window takes an entry of the given size. The lock is held

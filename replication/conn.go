@@ -66,9 +66,9 @@ func (c *wakeableConn) readUntil(t time.Time) {
 	}
 }
 
-// connectLimit bounds what a connection string may say of its connect_timeout. It is less
+// ConnectLimit bounds what a connection string may say of its connect_timeout. It is less
 // than a session may show no sign of work.
-const connectLimit = 15 * time.Second
+const ConnectLimit = 15 * time.Second
 
 // watchConnects makes each step of connecting with a config a sign of work, and bounds it:
 // the look-up of each host, and the attempt at each of its addresses.
@@ -76,7 +76,7 @@ func watchConnects(config *pgconn.Config, ticked func()) {
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = dialTimeout
 	}
-	config.ConnectTimeout = min(config.ConnectTimeout, connectLimit)
+	config.ConnectTimeout = min(config.ConnectTimeout, ConnectLimit)
 	lookup, dial := config.LookupFunc, config.DialFunc
 	config.LookupFunc = func(ctx context.Context, host string) ([]string, error) {
 		ticked()

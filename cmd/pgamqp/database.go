@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,24 +19,13 @@ import (
 // connectTimeout applies unless the database URL has its own connect_timeout.
 const connectTimeout = 10 * time.Second
 
-// connectLimit bounds what the database URL may say of it to the daemon, which counts as
-// stuck when it waits for too long.
-const connectLimit = 15 * time.Second
-
 // withDatabase connects, calls f and disconnects, and gives what goes wrong its exit code.
 func withDatabase(ctx context.Context, url config.ConnString, f func(*pgx.Conn) error) error {
 	c, err := pgx.ParseConfig(string(url))
 	if err != nil {
 		return exitWith(exitUsage, checkDatabaseURL(url))
 	}
-	if c.ConnectTimeout == 0 {
-		c.ConnectTimeout = connectTimeout
-	}
-	if c.RuntimeParams["application_name"] == "" {
-		c.RuntimeParams["application_name"] = "pgamqp"
-	}
-	catalog.Settle(&c.Config)
-	preferPrimary(&c.Config)
+	settle(c)
 	conn, err := pgx.ConnectConfig(ctx, c)
 	if err != nil {
 		return databaseError(fmt.Errorf("connect to PostgreSQL: %w", replication.ExplainTLS(err)))
@@ -46,6 +36,14 @@ func withDatabase(ctx context.Context, url config.ConnString, f func(*pgx.Conn) 
 		_ = conn.Close(limited) // says goodbye; the work is done or has failed already
 	}()
 	return databaseError(f(conn))
+}
+
+// settle completes what a database URL says.
+func settle(c *pgx.ConnConfig) {
+	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, connectTimeout)
+	c.RuntimeParams["application_name"] = cmp.Or(c.RuntimeParams["application_name"], "pgamqp")
+	catalog.Settle(&c.Config)
+	preferPrimary(&c.Config)
 }
 
 // withSettings is withDatabase for a command that wants nothing of its settings but the database.

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -164,8 +163,8 @@ func hardened(h http.Handler) http.Handler {
 // tellRefused logs that logins were refused, not who tried: people type passwords for names. A login that is not
 // tried, as by a browser before it asks its user, is none.
 func tellRefused(h http.Handler, log *slog.Logger) http.Handler {
-	var refused atomic.Int64
-	var mu sync.Mutex
+	var mu sync.Mutex // guards the two below
+	var refused int64
 	var told backoff.Repeats
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answer := &statusWriter{ResponseWriter: w}
@@ -173,12 +172,11 @@ func tellRefused(h http.Handler, log *slog.Logger) http.Handler {
 		if answer.code != http.StatusUnauthorized || r.Header.Get("Authorization") == "" {
 			return
 		}
-		n := refused.Add(1)
 		mu.Lock()
-		worth := told.Worth("", time.Now())
-		mu.Unlock()
-		if worth {
-			log.Warn("refused a login to the HTTP server", slog.String("address", r.RemoteAddr), slog.Int64("refused_so_far", n))
+		defer mu.Unlock()
+		refused++
+		if told.Worth("", time.Now()) {
+			log.Warn("refused a login to the HTTP server", slog.String("address", r.RemoteAddr), slog.Int64("refused_so_far", refused))
 		}
 	})
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"log/slog"
 	"sync"
 	"time"
@@ -10,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgamqp/pgamqp/internal/backoff"
-	"github.com/pgamqp/pgamqp/internal/catalog"
+	"github.com/pgamqp/pgamqp/replication"
 )
 
 // postgres says how to connect to the database. Files that database_url names, or the environment, are read anew for each
@@ -31,12 +30,8 @@ func (p *postgres) read() (*pgxpool.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.ConnConfig.ConnectTimeout = min(cmp.Or(c.ConnConfig.ConnectTimeout, connectTimeout), connectLimit)
-	catalog.Settle(&c.ConnConfig.Config)
-	if c.ConnConfig.RuntimeParams["application_name"] == "" {
-		c.ConnConfig.RuntimeParams["application_name"] = "pgamqp"
-	}
-	preferPrimary(&c.ConnConfig.Config)
+	settle(c.ConnConfig)
+	c.ConnConfig.ConnectTimeout = min(c.ConnConfig.ConnectTimeout, replication.ConnectLimit)
 	follow(&c.ConnConfig.Config, p.streamingFrom)
 	p.mu.Lock()
 	defer p.mu.Unlock()

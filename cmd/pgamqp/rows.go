@@ -110,14 +110,14 @@ func (r *routing) routesChanged(ctx context.Context, m *decoder.Message) error {
 // untilDone tries until it succeeds or ctx ends, whose cause it returns then.
 func (r *routing) untilDone(ctx context.Context, what string, try func() error) error {
 	began := time.Now()
+	err := try()
+	if err == nil {
+		return nil // as nearly every row
+	}
 	defer r.waits.Store(nil)
 	wait := backoff.New(100*time.Millisecond, 5*time.Second)
 	var failures backoff.Repeats
-	for {
-		err := try()
-		if err == nil {
-			return nil
-		}
+	for ; err != nil; err = try() {
 		r.waits.Store(&databaseWait{began, fmt.Errorf("ask for %s: %w", what, err)})
 		if ctx.Err() == nil && failures.Worth(err.Error(), time.Now()) {
 			r.d.log.Warn("cannot go on with changes of rows, trying again", slog.String("for", what), slog.Any("error", err))
@@ -126,6 +126,7 @@ func (r *routing) untilDone(ctx context.Context, what string, try func() error) 
 			return context.Cause(ctx)
 		}
 	}
+	return nil
 }
 
 // routeVersions reads all versions of amqp.route, once transaction xid is visible (0: at once).

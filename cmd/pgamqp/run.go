@@ -332,7 +332,7 @@ func (d *daemon) check(ctx context.Context) error {
 }
 
 // questionTimeout bounds what is asked while a stream waits for the answer. Together with
-// connectLimit it is less than a session may show no sign of work.
+// replication.ConnectLimit it is less than a session may show no sign of work.
 const questionTimeout = 10 * time.Second
 
 var errSlow = errors.New("no answer from the server")

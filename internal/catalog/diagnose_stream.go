@@ -104,7 +104,10 @@ const (
 	always
 )
 
-var listOfNames = regexp.MustCompile(`(?is)^\s*(?:(any|first)\s+)?(\d+)\s*\((.*)\)\s*$`)
+var (
+	listOfNames = regexp.MustCompile(`(?is)^\s*(?:(any|first)\s+)?(\d+)\s*\((.*)\)\s*$`)
+	oneName     = regexp.MustCompile(`"(?:[^"]|"")*"|[^\s,"]+`)
+)
 
 // synchronous reads synchronous_standby_names as PostgreSQL does: a list of names, with how many of them are waited for
 // in front, the first ones (of 1 without it) or any.
@@ -115,7 +118,7 @@ func synchronous(names, application string) chosen {
 		count, _ = strconv.Atoi(m[2])
 		names = m[3]
 	}
-	for i, name := range regexp.MustCompile(`"(?:[^"]|"")*"|[^\s,"]+`).FindAllString(names, -1) {
+	for i, name := range oneName.FindAllString(names, -1) {
 		if unquoted, found := strings.CutPrefix(name, `"`); found {
 			name = strings.ReplaceAll(strings.TrimSuffix(unquoted, `"`), `""`, `"`)
 		}

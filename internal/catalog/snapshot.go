@@ -47,9 +47,13 @@ func Snapshots(ctx context.Context, conn *pgx.Conn, ids ...int32) ([]Snapshot, e
 	if err != nil {
 		return nil, fmt.Errorf("read amqp.snapshot: %w", err)
 	}
+	return collectSnapshots(found, "read amqp.snapshot")
+}
+
+func collectSnapshots(found pgx.Rows, doing string) ([]Snapshot, error) {
 	all, err := pgx.CollectRows(found, func(row pgx.CollectableRow) (Snapshot, error) { return scanSnapshot(row) })
 	if err != nil {
-		return nil, fmt.Errorf("read amqp.snapshot: %w", err)
+		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
 	return all, nil
 }
@@ -90,11 +94,7 @@ func BeginSnapshots(ctx context.Context, conn *pgx.Conn) ([]Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("begin with amqp.snapshot: %w", err)
 	}
-	all, err := pgx.CollectRows(found, func(row pgx.CollectableRow) (Snapshot, error) { return scanSnapshot(row) })
-	if err != nil {
-		return nil, fmt.Errorf("begin with amqp.snapshot: %w", err)
-	}
-	return all, nil
+	return collectSnapshots(found, "begin with amqp.snapshot")
 }
 
 // MarkMoved notes that this process knows a row of a snapshot's table that must be read once more, and returns

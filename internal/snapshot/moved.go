@@ -164,7 +164,8 @@ func (t *Tracker) Restarted(id int32) {
 	}
 }
 
-// giveBack keeps keys of a chunk whose rows were not read, or which has got no place that is known.
+// giveBack keeps keys of a chunk whose rows were not read, or which has got no place that is known. The caller has
+// locked mu.
 func (t *Tracker) giveBack(c *Chunk, keys [][]string) {
 	if f := t.followed[c.snapshot]; f != nil && len(keys) > 0 {
 		f.keys = append(f.keys, keys...)
