@@ -124,13 +124,20 @@ func TestH09SignaturesKeepForgersOut(t *testing.T) {
 	}
 }
 
-// TestNothingIsTrustedWithoutKeys: a table of keys that is empty, as after a restore of a dump without it, opens nothing.
-func TestNothingIsTrustedWithoutKeys(t *testing.T) {
-	t.Parallel()
+// newSigningWorld is one on a server of its own where all messages must be signed.
+func newSigningWorld(t *testing.T) *world {
+	t.Helper()
 	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{})})
 	w.queue(1, "q")
 	w.exec(`select amqp.sign_messages()`)
 	w.exec(`select amqp.require_signatures()`)
+	return w
+}
+
+// TestNothingIsTrustedWithoutKeys: a table of keys that is empty, as after a restore of a dump without it, opens nothing.
+func TestNothingIsTrustedWithoutKeys(t *testing.T) {
+	t.Parallel()
+	w := newSigningWorld(t)
 	w.script(`set session_replication_role = replica`, `delete from amqp.signing_key`) // no trigger sees it
 	w.start()
 	w.exec(`select pg_logical_emit_message(true, 'amqp', '\x0270'::bytea || int4send(1) || '\x6b00000171'::bytea || '\x00000000' || 'forged' || sha256(''))`)
@@ -147,10 +154,7 @@ func TestNothingIsTrustedWithoutKeys(t *testing.T) {
 // TestForgerDoesNotHaveDefinitionsRead: what forged messages cost is a dead letter each, and not a session of the database.
 func TestForgerDoesNotHaveDefinitionsRead(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldOptions{postgres: ownPostgres(t, testserver.PostgresOptions{})})
-	w.queue(1, "q")
-	w.exec(`select amqp.sign_messages()`)
-	w.exec(`select amqp.require_signatures()`)
+	w := newSigningWorld(t)
 	w.start()
 	w.waitDelivered()
 	sessions := func() int {

@@ -23,6 +23,20 @@ func newSplitWorld(t *testing.T) (*world, *fakeamqp.Server) {
 	return w, other
 }
 
+// newCutWorld is one whose broker 1 was detached and is about to join the other again. It returns the number of a
+// message, "kept", that the main stream keeps for it.
+func newCutWorld(t *testing.T) (w *world, kept int) {
+	t.Helper()
+	w, _ = newSplitWorld(t)
+	w.both("a")
+	w.arrivals("a")
+	if !w.publisher.Detach(1, 0) {
+		t.Fatal("broker 1 is not detached")
+	}
+	w.publisher.Cut(1)
+	return w, w.to("", "kept")
+}
+
 // both publishes a text to each broker and returns the numbers of the messages.
 func (w *world) both(texts ...string) (first, second []int) {
 	for _, text := range texts {
@@ -135,14 +149,7 @@ func TestDetachedBrokerIsPassedOver(t *testing.T) {
 // heard of that, so nobody joined what was cut.
 func TestLaneIsNotHeldBeyondItsStream(t *testing.T) {
 	t.Parallel()
-	w, _ := newSplitWorld(t)
-	w.both("a")
-	w.arrivals("a")
-	if !w.publisher.Detach(1, 0) {
-		t.Fatal("broker 1 is not detached")
-	}
-	w.publisher.Cut(1)
-	kept := w.to("", "kept")
+	w, kept := newCutWorld(t)
 	if err := w.publisher.Drain(t.Context()); err == nil {
 		t.Error("what is kept is drained")
 	}
@@ -174,14 +181,7 @@ func TestGateForgetsWhatWasJoinedInAnotherHistory(t *testing.T) {
 }
 
 func TestUndoneCutLeavesAllToTheOwnStream(t *testing.T) {
-	w, _ := newSplitWorld(t)
-	w.both("a")
-	w.arrivals("a")
-	if !w.publisher.Detach(1, 0) {
-		t.Fatal("broker 1 is not detached")
-	}
-	w.publisher.Cut(1)
-	kept := w.to("", "kept")
+	w, kept := newCutWorld(t)
 	w.publisher.Undo(1)
 	w.awaitDone(kept)
 	w.awaitDone(w.to("", "later"))
