@@ -2,6 +2,8 @@ package replication
 
 import (
 	"context"
+	"crypto/tls"
+	"fmt"
 	"net"
 	"sync"
 	"syscall"
@@ -100,8 +102,6 @@ func dial(ctx context.Context, config *pgconn.Config, onNotice pgconn.NoticeHand
 	}
 	config.OnNotice = onNotice
 
-	// The one dialed last is the one in use: pgconn tries one host after the other.
-	var raw *wakeableConn
 	dialer := &net.Dialer{
 		Timeout:         dialTimeout,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
@@ -122,13 +122,30 @@ func dial(ctx context.Context, config *pgconn.Config, onNotice pgconn.NoticeHand
 		if err != nil {
 			return nil, err
 		}
-		raw = &wakeableConn{Conn: c, address: addr}
-		return raw, nil
+		return &wakeableConn{Conn: c, address: addr}, nil
 	}
 	watchConnects(config, ticked)
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, nil, err
 	}
+	raw, err := beneath(conn.Conn())
+	if err != nil {
+		_ = conn.Close(ctx)
+		return nil, nil, err
+	}
 	return conn, raw, nil
+}
+
+// beneath returns the connection that was dialed for c. The one dialed last may be another:
+// pgconn dials a host again, to cancel there, while it tries the next one.
+func beneath(c net.Conn) (*wakeableConn, error) {
+	if encrypted, ok := c.(*tls.Conn); ok {
+		c = encrypted.NetConn()
+	}
+	raw, ok := c.(*wakeableConn)
+	if !ok {
+		return nil, fmt.Errorf("a connection is a %T and cannot be interrupted; report this as a bug", c)
+	}
+	return raw, nil
 }

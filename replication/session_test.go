@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -198,7 +199,6 @@ func TestO04SessionThatTriesOneHostAfterTheOtherIsNotStuck(t *testing.T) {
 	address, _ := first.Addr().(*net.TCPAddr)
 	postgres := cfg.Postgres()
 	postgres.Host, postgres.Port = "127.0.0.1", uint16(address.Port)
-	postgres.ConnectTimeout = 300 * time.Millisecond
 	postgres.Fallbacks = []*pgconn.FallbackConfig{{Host: "localhost", Port: postgres.Port}}
 	postgres.LookupFunc = func(_ context.Context, host string) ([]string, error) {
 		if host == "localhost" {
@@ -208,11 +208,43 @@ func TestO04SessionThatTriesOneHostAfterTheOtherIsNotStuck(t *testing.T) {
 	}
 	cfg.Postgres = func() *pgconn.Config { return postgres }
 	r := w.run(cfg, confirmAll())
-	accept(t, first)
+	gone := accept(t, first)
 	began := time.Now()
-	accept(t, second) // nobody answers there either: the attempt goes on
+	_ = gone.Close()
+	accept(t, second) // nobody answers there: the attempt goes on
 	if stuck, since := r.Stuck(), time.Since(began); stuck >= since {
 		t.Errorf("the second host is tried %s after the first, and the last sign of work is %s old", since, stuck)
+	}
+}
+
+// pgconn asks a host whose connection breaks while it logs in to cancel what it does, over a
+// connection of its own, while it tries the next host.
+func TestO04SessionStreamsOverTheConnectionItLoggedInWith(t *testing.T) {
+	t.Parallel()
+	first, _ := silentHosts(t)
+	w := newWorld(t)
+	cfg := w.config()
+	address, _ := first.Addr().(*net.TCPAddr)
+	postgres := cfg.Postgres()
+	next := &pgconn.FallbackConfig{Host: postgres.Host, Port: postgres.Port}
+	postgres.Host, postgres.Port = "127.0.0.1", uint16(address.Port)
+	postgres.Fallbacks = []*pgconn.FallbackConfig{next}
+	cancels := make(chan struct{})
+	postgres.AfterNetConnect = func(_ context.Context, _ *pgconn.Config, c net.Conn) (net.Conn, error) {
+		if c.RemoteAddr().String() != first.Addr().String() {
+			<-cancels
+		}
+		return c, nil
+	}
+	cfg.Postgres = func() *pgconn.Config { return postgres }
+	r := w.run(cfg, confirmAll())
+	_ = accept(t, first).Close()
+	accept(t, first) // the request to cancel
+	close(cancels)
+	w.stream()
+	r.awaitState(metrics.StateStreaming)
+	if want := net.JoinHostPort(next.Host, strconv.Itoa(int(next.Port))); r.Address() != want {
+		t.Errorf("streams from %s, want %s", r.Address(), want)
 	}
 }
 
@@ -239,13 +271,14 @@ func silentHosts(t *testing.T) (first, second net.Listener) {
 }
 
 // accept waits for a connection, and keeps it open until the test ends.
-func accept(t *testing.T, l net.Listener) {
+func accept(t *testing.T, l net.Listener) net.Conn {
 	t.Helper()
 	c, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
+	return c
 }
 
 func TestMemoryHoldsForOneHistoryOnly(t *testing.T) {
