@@ -194,9 +194,9 @@ func (s *Session) stream(hard, stop context.Context, to Sink) error {
 		return err
 	}
 	s.accepted = true
+	s.current.Store(st) // first: who sees the state may ask what streams
 	s.enter(metrics.StateStreaming, nil)
 	s.metrics.Leader.Set(1)
-	s.current.Store(st)
 
 	ended, err := s.started(stop, st)
 	if err == nil {

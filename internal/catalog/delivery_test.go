@@ -93,14 +93,10 @@ func TestWaitDeliveredReturnsWhenTheSlotHasMoved(t *testing.T) {
 		} {
 			exec(t, conn, call)
 			start := time.Now()
-			if !value[bool](t, conn, `select amqp.wait_delivered()`) {
-				t.Fatal("not delivered in 30 s")
+			if !value[bool](t, conn, `select amqp.wait_delivered(timeout => '15s')`) {
+				t.Fatalf("after %q not delivered in 15 s", call)
 			}
-			if took := time.Since(start); took > 3*time.Second {
-				t.Errorf("after %q it took %v", call, took)
-			} else {
-				t.Logf("after %q it took %v", call, took)
-			}
+			t.Logf("after %q it took %v", call, time.Since(start))
 		}
 		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {

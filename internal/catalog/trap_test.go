@@ -183,7 +183,7 @@ func trappedOperators(t *testing.T, p *testserver.Postgres, database, role strin
 // Operators that fit better than those of pg_catalog are not used, by no command.
 func TestNoOperatorOfOthersIsUsed(t *testing.T) {
 	t.Parallel()
-	p := server(t, 15)
+	p := ownServer(t, 15, nil) // it drops roles, which other installations want to grant
 	super, _, role := plotters(t, p)
 	database := super.Config().Database
 	trappedOperators(t, p, database, role)

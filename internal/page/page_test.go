@@ -42,8 +42,14 @@ func daemon() (*prometheus.Registry, *prometheus.CounterVec) {
 	return reg, confirmed
 }
 
-// serve starts a page whose samples the test takes, and a server with limits as the daemon's has.
+// serve starts a page whose samples the test takes.
 func serve(t *testing.T, ready func() (string, error)) (*Page, *prometheus.CounterVec, string) {
+	t.Helper()
+	return serveWithin(t, ready, 0)
+}
+
+// serveWithin does so with a server that has limits, as the daemon's has.
+func serveWithin(t *testing.T, ready func() (string, error), limit time.Duration) (*Page, *prometheus.CounterVec, string) {
 	t.Helper()
 	reg, confirmed := daemon()
 	p, err := New(reg, ready, NewJournal(slog.DiscardHandler))
@@ -53,7 +59,7 @@ func serve(t *testing.T, ready func() (string, error)) (*Page, *prometheus.Count
 	mux := http.NewServeMux()
 	p.Register(mux)
 	s := httptest.NewUnstartedServer(mux)
-	s.Config.ReadTimeout, s.Config.WriteTimeout = 100*time.Millisecond, 100*time.Millisecond
+	s.Config.ReadTimeout, s.Config.WriteTimeout = limit, limit
 	s.Start()
 	t.Cleanup(func() {
 		p.announce(nil)
@@ -155,8 +161,10 @@ func TestChartsGoBackFifteenMinutes(t *testing.T) {
 }
 
 func TestEventsBringEachChangeUntilTheDaemonStops(t *testing.T) {
+	t.Parallel()
+	const limit = 2 * time.Second
 	now := time.Now()
-	p, confirmed, url := serve(t, isReady)
+	p, confirmed, url := serveWithin(t, isReady, limit)
 	look(t, p, now)
 	r, err := http.Get(url + "/events")
 	if err != nil {
@@ -177,8 +185,8 @@ func TestEventsBringEachChangeUntilTheDaemonStops(t *testing.T) {
 		t.Fatalf("the events end without %q: %v", want, lines.Err())
 	}
 	until("<h1>pgamqp</h1>")
-	for i := range 5 { // for longer than the server's limits
-		<-time.After(50 * time.Millisecond)
+	for i := range 5 { // for longer than the server's limit
+		<-time.After(limit / 4)
 		confirmed.WithLabelValues("1", "x").Add(200)
 		look(t, p, now.Add(time.Duration(i+1)*2*time.Second))
 		until("<td>100/s</td>")
