@@ -268,7 +268,10 @@ func TestDisconnectMakesANewConnection(t *testing.T) {
 }
 
 func TestChangedBrokerGetsWhatFollowsTheChange(t *testing.T) {
-	onBoth(t, smallWindow, func(s *stage) {
+	onBoth(t, func(c *Config) {
+		smallWindow(c)
+		unhurried(c)
+	}, func(s *stage) {
 		other := s.another()
 		s.exchange("x", true)
 		other.exchange("x", true)
