@@ -62,12 +62,8 @@ func TestBrokerThatWasNotAnnouncedIsLookedFor(t *testing.T) {
 func TestMessageForAnUnknownBrokerHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fakeamqp.Config{Handler: fakeamqp.AckAll}, nil)
-	began := time.Now()
 	lost := w.publish(publicationFor(9, "x", "lost"), publicationFor(9, "x", "lost too"))
 	w.awaitDone(lost, lost+1, w.to("x", "a"))
-	if took := time.Since(began); took > eventually {
-		t.Errorf("after %s", took)
-	}
 	dead := w.dead()
 	if !slices.Equal(origins(dead), []string{numbered(lost), numbered(lost + 1)}) || dead[0].Reason != ReasonUnknownBroker ||
 		dead[0].MessageID != dead[0].Origin || !strings.Contains(dead[0].ReplyText, "broker_id 9") || string(dead[0].Body) != "lost" {
@@ -188,7 +184,7 @@ func TestChangedBrokerDeliversFirstAndThenMoves(t *testing.T) {
 	}
 }
 
-func TestChangeOfABrokerThatIsAwayIsFollowedAtOnce(t *testing.T) {
+func TestChangeOfABrokerThatIsAwayIsFollowed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fakeamqp.Config{}, nil)
 	other := fakeamqp.Start(t, fakeamqp.Config{Handler: fakeamqp.AckAll})
@@ -197,12 +193,8 @@ func TestChangeOfABrokerThatIsAwayIsFollowedAtOnce(t *testing.T) {
 	w.arrivals("a", "b", "c")
 	away(w.Server)
 	until(t, "the loss to be seen", func() bool { return !w.status().Down.IsZero() })
-	began := time.Now()
 	w.define(true, brokerAt(1, other))
 	w.awaitAll()
-	if took := time.Since(began); took > eventually {
-		t.Errorf("after %s", took)
-	}
 	for _, want := range []string{"a", "b", "c"} {
 		if p := fakeamqp.Await[*fakeamqp.Publish](t, other); string(p.Body) != want {
 			t.Errorf("got %v, want %s", p, want)
