@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -102,7 +103,7 @@ func (p *Publisher) define(ctx context.Context, brokers []Broker) {
 	p.mu.Unlock()
 	for id, l := range lanes {
 		if b, ok := wanted[id]; ok && !l.has(b) {
-			settling, cancel := context.WithTimeout(ctx, settleBefore)
+			settling, cancel := context.WithTimeout(ctx, cmp.Or(p.cfg.settleBefore, settleBefore))
 			_ = l.drain(settling, 0) // a lane that is down is why somebody changes it
 			cancel()
 			l.update(b)

@@ -46,6 +46,39 @@ func TestDefinitionsAreReadEveryNowAndThen(t *testing.T) {
 	})
 }
 
+// A lane that delivers nothing is why somebody changes its broker, so only one that works is waited for.
+func TestChangeIsNotHeldUpByALaneThatDeliversNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		begin func(*lane, *entry)
+		waits time.Duration
+	}{
+		"works":   {func(l *lane, _ *entry) { l.setUp() }, settleBefore},
+		"is down": {func(*lane, *entry) {}, 0},
+		"is held up": {func(l *lane, e *entry) {
+			l.setUp()
+			(&pump{lane: l, refused: make(chan struct{}, 1)}).hold(e, verdict{reason: ReasonUnroutable})
+		}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newBareLane(t)
+				p := &Publisher{lanes: map[int32]*lane{1: l}, loaded: true}
+				e := &entry{done: func() {}}
+				l.window.add(e)
+				l.window.take()
+				c.begin(l, e)
+				<-time.After(time.Second)
+				began := time.Now()
+				b := Broker{ID: 1, Hosts: []Host{{Host: "another"}}, Policy: Policy{OnReject: Drop}}
+				p.define(t.Context(), []Broker{b})
+				if waited := time.Since(began); waited != c.waits || !l.has(b) {
+					t.Errorf("changed after %s, want %s", waited, c.waits)
+				}
+			})
+		})
+	}
+}
+
 // Each reading is a session of the database: a window that is full for moments, as under load, is no reason for one.
 func TestStreamIsBlockedOnlyByALaneThatHasNoRoomForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

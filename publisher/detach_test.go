@@ -87,6 +87,7 @@ func TestStuckIsWhoKeepsAnotherBrokerWaiting(t *testing.T) {
 	_, second := w.both("b")
 	fakeamqp.Await[*fakeamqp.Publish](t, other)
 	w.awaitDone(second...)
+	w.awaitEmpty(2)
 	if got := w.publisher.Stuck(time.Hour); len(got) > 0 {
 		t.Errorf("stuck for an hour are %v", got)
 	}

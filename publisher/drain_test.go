@@ -72,10 +72,8 @@ func TestDrainGivesUpOnABrokerThatIsAway(t *testing.T) {
 	w.arrivals("a", "b")
 	w.Admit(fakeamqp.Refuse)
 	w.DropAll()
-	began := time.Now()
-	err := receive(t, "drain", w.drained(t.Context()))
-	if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "broker 1 is not available") || took > patience+2*time.Second {
-		t.Errorf("after %s: %v", took, err)
+	if err := receive(t, "drain", w.drained(t.Context())); err == nil || !strings.Contains(err.Error(), "broker 1 is not available") {
+		t.Errorf("got %v", err)
 	}
 	w.gaveUp(first, first+1)
 }
@@ -118,14 +116,7 @@ func TestDrainOfOneBrokerDoesNotSufferFromAnother(t *testing.T) {
 	lost := w.publish(publicationFor(2, "x", "lost"))
 	n := w.to("x", "a")
 	ended := w.drained(t.Context())
-	until(t, "the other broker to be given up", func() bool {
-		for _, s := range w.publisher.Status() {
-			if s.Broker == 2 {
-				return s.Held == 0
-			}
-		}
-		return false
-	})
+	until(t, "the other broker to be given up", func() bool { return w.statusOf(2).Held == 0 })
 	w.arrivals("a")[0].Ack()
 	err := receive(t, "drain", ended)
 	if err == nil || !strings.Contains(err.Error(), "broker 2") || strings.Contains(err.Error(), "broker 1") {

@@ -122,7 +122,7 @@ func TestR08LostConfirmIsNoNack(t *testing.T) {
 // What waits to go alone was published before the change as well.
 func TestChangedBrokerIsSentWhatWaitedForItFirst(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakeamqp.Config{}, nil)
+	w := newWorld(t, fakeamqp.Config{}, unhurried)
 	other := fakeamqp.Start(t, fakeamqp.Config{Handler: fakeamqp.AckAll})
 	w.warm("x")
 	w.to("x", "a")

@@ -52,29 +52,18 @@ func TestR07NackOvertakenByAnAckOfManyIsNotDelivered(t *testing.T) {
 
 func TestMessageNackedForTooLongBecomesADeadLetter(t *testing.T) {
 	t.Parallel()
-	attempts := 0
-	w := newWorld(t, fakeamqp.Config{Handler: func(p *fakeamqp.Publish) fakeamqp.Verdict {
-		if p.Key == "full" {
-			attempts++
-			return fakeamqp.Nack
-		}
-		return fakeamqp.Ack
-	}}, func(c *Config) { c.NackRetry = 200 * time.Millisecond })
-	began := time.Now()
+	const retry = 200 * time.Millisecond
+	var j judge
+	j.set("full", refusals()["nacked"])
+	w := newWorld(t, fakeamqp.Config{Handler: j.handle}, func(c *Config) { c.NackRetry = retry })
 	w.to("x", "a", "full", "c")
 	w.awaitAll()
 	dead := w.dead()
 	if len(dead) != 1 || dead[0].Reason != ReasonNacked || dead[0].Envelope.RoutingKey != "full" || dead[0].ReplyCode != 0 {
 		t.Errorf("dead letters %+v", dead)
 	}
-	if took := time.Since(began); took < 200*time.Millisecond {
+	if took := time.Since(j.times("full")[0]); took < retry {
 		t.Errorf("given up after %s", took)
-	}
-	w.stop()
-	<-w.ended
-	w.DropAll()
-	if attempts < 2 {
-		t.Errorf("%d attempts", attempts)
 	}
 }
 

@@ -49,6 +49,8 @@ type Config struct {
 	// Hold, if set, is told of the bytes that windows hold more than before, or less. Called
 	// from several goroutines, with locks held; it must not block.
 	Hold func(more int)
+
+	settleBefore time.Duration // another one than settleBefore, for tests
 }
 
 // Rows turns changes of rows into messages. Publish calls it, so from one goroutine at a

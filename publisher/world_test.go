@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -289,7 +288,7 @@ func (w *world) nothingArrived() {
 }
 
 // warm makes exchanges known to work, so that later messages to them are sent
-// without waiting for each other.
+// without waiting for each other. Nothing is held afterwards.
 func (w *world) warm(exchanges ...string) {
 	w.t.Helper()
 	for _, x := range exchanges {
@@ -297,12 +296,23 @@ func (w *world) warm(exchanges ...string) {
 		w.arrivals("warm")[0].Ack()
 		w.awaitDone(n)
 	}
+	w.awaitEmpty(1)
+}
+
+// awaitEmpty waits until the lane of a broker holds nothing. A message is done before it
+// leaves the window.
+func (w *world) awaitEmpty(broker int32) {
+	w.t.Helper()
+	until(w.t, "an empty window", func() bool { return w.statusOf(broker).Held == 0 })
 }
 
 // status is that of the lane of broker 1.
-func (w *world) status() LaneStatus {
+func (w *world) status() LaneStatus { return w.statusOf(1) }
+
+// statusOf is that of the lane of a broker, empty if there is none.
+func (w *world) statusOf(broker int32) LaneStatus {
 	for _, s := range w.publisher.Status() {
-		if s.Broker == 1 {
+		if s.Broker == broker {
 			return s
 		}
 	}
@@ -342,6 +352,3 @@ func list(prefix string, n int) []string {
 	}
 	return out
 }
-
-// eventually is how soon something happens that has no reason to wait.
-const eventually = 2 * time.Second

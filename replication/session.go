@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -32,7 +33,7 @@ type Config struct {
 	// is delivered. Its error ends the stream. ctx ends when Run's does.
 	Started func(ctx context.Context, at Start) (Begun, error)
 
-	startTimeout time.Duration // another one than startTimeout, for tests
+	startTimeout, drainTimeout time.Duration // other ones than the constants, for tests
 }
 
 // memory is what one process remembers over its streams: up to where everything
@@ -208,7 +209,7 @@ func (s *Session) stream(hard, stop context.Context, to Sink) error {
 	if stop.Err() == nil {
 		// The server will send again what is not confirmed, so the Sink must be empty
 		// before the next stream: what it can still confirm counts, the rest is dropped.
-		drain, cancel := context.WithTimeout(hard, drainTimeout)
+		drain, cancel := context.WithTimeout(hard, cmp.Or(s.cfg.drainTimeout, drainTimeout))
 		_ = to.Drain(drain)
 		cancel()
 	}

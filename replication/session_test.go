@@ -354,7 +354,9 @@ func TestConfirmsBetweenTwoStreamsCount(t *testing.T) {
 	w := newWorld(t)
 	sink := newSink()
 	sink.available = true
-	w.run(w.config(), sink)
+	cfg := w.config()
+	cfg.drainTimeout = limit
+	w.run(cfg, sink)
 	st := w.stream()
 	l := fakewal.NewLog(start)
 	u := emit(l, "confirmed late")

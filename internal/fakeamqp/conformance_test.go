@@ -96,7 +96,7 @@ func (o *observer) ended(e *amqp.Error) {
 	o.t.Helper()
 	what := "channel"
 	// A connection that is closed ends its channels first.
-	if deadline := time.After(time.Second); e.Code >= 501 {
+	if deadline := time.After(limit); e.Code >= 501 {
 		select {
 		case <-o.connClose: //nolint:errcheck // its reason is that of the channel
 			what = "connection"

@@ -3,6 +3,7 @@ package fakeamqp_test
 import (
 	"errors"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,28 +49,35 @@ func TestFreezeHoldsPublishesUntilThaw(t *testing.T) {
 	}
 }
 
-// deadlined gives every write a deadline, the only thing that gets a publisher
-// out of a write to a broker that has stopped reading.
-type deadlined struct{ net.Conn }
+// deadlined gives every write a deadline once the broker is frozen, the only thing that
+// gets a publisher out of a write to a broker that has stopped reading.
+type deadlined struct {
+	net.Conn
+	frozen *atomic.Bool
+}
 
 func (c deadlined) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
-		return 0, err
+	if c.frozen.Load() {
+		if err := c.SetWriteDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+			return 0, err
+		}
 	}
 	return c.Conn.Write(p)
 }
 
 func TestFrozenBrokerBlocksTheWriterUntilItsDeadline(t *testing.T) {
 	s := fakeamqp.Start(t, fakeamqp.Config{ReadBuffer: 4096})
+	var frozen atomic.Bool
 	conn, broker := dial(t, s, amqp.Config{Dial: func(network, addr string) (net.Conn, error) {
 		nc, err := net.Dial(network, addr)
-		return deadlined{nc}, err
+		return deadlined{nc, &frozen}, err
 	}})
 	ch, err := conn.Channel()
 	if err != nil {
 		t.Fatal(err)
 	}
 	broker.Freeze()
+	frozen.Store(true)
 	body := make([]byte, 1<<20)
 	for range 64 { // more than the kernel can hold
 		if err = ch.Publish("x", "", false, false, amqp.Publishing{Body: body}); err != nil {
@@ -102,20 +110,27 @@ func (c beats) Read(p []byte) (int, error) {
 
 func TestHeartbeatsComeUntilSilence(t *testing.T) {
 	s := fakeamqp.Start(t, fakeamqp.Config{Heartbeat: time.Second})
-	seen := make(chan struct{}, 100)
-	conn, broker := dial(t, s, amqp.Config{Dial: func(network, addr string) (net.Conn, error) {
-		nc, err := net.Dial(network, addr)
-		return beats{nc, seen}, err
-	}})
-	closes := conn.NotifyClose(make(chan *amqp.Error, 1))
-	if broker.Heartbeat != time.Second {
-		t.Fatalf("heartbeat %v", broker.Heartbeat)
-	}
-	receive(t, seen)
-	receive(t, seen)
-	broker.Silence()
-	if e := receive(t, closes); e == nil {
-		t.Error("the client closed cleanly, without running out of patience")
+	for deadline := time.After(limit); ; {
+		seen := make(chan struct{}, 100)
+		conn, broker := dial(t, s, amqp.Config{Dial: func(network, addr string) (net.Conn, error) {
+			nc, err := net.Dial(network, addr)
+			return beats{nc, seen}, err
+		}})
+		closes := conn.NotifyClose(make(chan *amqp.Error, 1))
+		if broker.Heartbeat != time.Second {
+			t.Fatalf("heartbeat %v", broker.Heartbeat)
+		}
+		select {
+		case <-seen:
+			broker.Silence()
+			if e := receive(t, closes); e == nil {
+				t.Error("the client closed cleanly, without running out of patience")
+			}
+			return
+		case <-closes: //nolint:errcheck // this machine stood still for longer than the client waits
+		case <-deadline:
+			t.Fatal("no heartbeat")
+		}
 	}
 }
 
