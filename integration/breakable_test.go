@@ -55,8 +55,9 @@ func setAlarm(t *testing.T, rabbit *testserver.RabbitMQ, on bool) {
 	}
 }
 
-// recoverLimit is how soon after the end of a fault the first new message must be delivered.
-const recoverLimit = 2 * time.Second
+// recoverLimit is how soon after the end of a fault a new message must be delivered. A daemon pauses for a second at most
+// between two attempts to connect; the rest is for a busy machine. One that pauses for half a minute is found out.
+const recoverLimit = 15 * time.Second
 
 // confirmed returns how many messages the brokers have confirmed to the daemon.
 func (d *daemon) confirmed(labels ...string) float64 {
@@ -74,21 +75,12 @@ func (d *daemon) waitConnected(brokers float64) {
 	})
 }
 
-// wantRecovery waits until a broker confirms more than it had during a fault, and fails the test
-// if that is later than recoverLimit after the fault's end.
+// wantRecovery waits until a broker confirms more than it had during a fault, and logs how long after the fault's end
+// that is.
 func (d *daemon) wantRecovery(what string, end time.Time, before float64, labels ...string) {
 	d.t.Helper()
-	d.wantRecoveryWithin(recoverLimit, what, end, before, labels...)
-}
-
-func (d *daemon) wantRecoveryWithin(limit time.Duration, what string, end time.Time, before float64, labels ...string) {
-	d.t.Helper()
-	await(d.t, startLimit, what+": messages are delivered again", func() bool { return d.confirmed(labels...) > before })
-	took := time.Since(end)
-	d.t.Logf("%s: the first new message was delivered %s after the end of the fault", what, took.Round(time.Millisecond))
-	if took > limit {
-		d.t.Errorf("%s: recovered after %s, want less than %s", what, took, limit)
-	}
+	await(d.t, recoverLimit, what+": messages are delivered again", func() bool { return d.confirmed(labels...) > before })
+	d.t.Logf("%s: the first new message was delivered %s after the end of the fault", what, time.Since(end).Round(time.Millisecond))
 }
 
 // restart starts a node and returns when its port was open: from then on a client may log in.

@@ -2,11 +2,12 @@ package integration
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/pgamqp/pgamqp/internal/testserver"
 )
 
 func TestBrokerIsUsedInTheTransactionThatInsertsIt(t *testing.T) {
@@ -141,15 +142,13 @@ func TestHostsOfABrokerAreTriedInTurn(t *testing.T) {
 	}
 }
 
-// closedPort returns a port on which nobody listens.
+// closedPort returns a port on which nobody listens during the test, unless the test lets a program do so.
 func closedPort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, release, err := testserver.ClosedPort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return l.Addr().(*net.TCPAddr).Port
+	t.Cleanup(release)
+	return port
 }

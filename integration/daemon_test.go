@@ -113,10 +113,16 @@ func (d *daemon) kill() {
 	<-d.ended
 }
 
-// signal sends one, such as SIGSTOP and SIGCONT, unless the process is gone.
+// signal sends one, such as SIGCONT, unless the process is gone. After SIGSTOP it stands still.
 func (d *daemon) signal(s syscall.Signal) {
 	d.t.Helper()
-	if err := d.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	var err error
+	if s == syscall.SIGSTOP {
+		err = testserver.Suspend(d.cmd.Process)
+	} else {
+		err = d.cmd.Process.Signal(s)
+	}
+	if err != nil && !errors.Is(err, os.ErrProcessDone) {
 		d.t.Errorf("send %s: %v", s, err)
 	}
 }

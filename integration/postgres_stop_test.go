@@ -24,20 +24,16 @@ func (w *world) mendBroker(broker int) {
 }
 
 // stopPostgres stops PostgreSQL and starts it again. It waits at its end for every replication
-// client to confirm all it was sent, without limit: a daemon that cannot confirm has to let go.
+// client to confirm all it was sent, without limit: a daemon that cannot confirm has to let go, or
+// the stop fails after half a minute.
 func (w *world) stopPostgres(d *daemon, what string, mode testserver.StopMode) {
 	w.t.Helper()
-	const limit = 5 * time.Second
 	w.waitStreaming()
 	began := time.Now()
 	if err := w.postgres.Stop(mode); err != nil {
 		w.t.Errorf("%s, %s: %v", mode, what, err)
 	}
-	took := time.Since(began)
-	w.t.Logf("%s stop, %s: %s", mode, what, took.Round(time.Millisecond))
-	if took > limit {
-		w.t.Errorf("%s stop, %s, took %s, want less than %s", mode, what, took, limit)
-	}
+	w.t.Logf("%s stop, %s: %s", mode, what, time.Since(began).Round(time.Millisecond))
 	if err := w.postgres.Start(); err != nil {
 		w.t.Fatal(err)
 	}

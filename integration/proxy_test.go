@@ -28,7 +28,10 @@ type proxy struct {
 
 func startProxy(t *testing.T, target string) *proxy {
 	t.Helper()
-	p := &proxy{t: t, target: target, conns: make(map[net.Conn]bool), stranded: make(map[net.Conn]bool), flowing: make(chan struct{})}
+	p := &proxy{
+		t: t, target: target, conns: make(map[net.Conn]bool), stranded: make(map[net.Conn]bool), flowing: make(chan struct{}),
+		bound: closedPort(t), // which nobody else gets while connections are refused
+	}
 	close(p.flowing)
 	p.accept()
 	t.Cleanup(func() {
@@ -53,7 +56,7 @@ func (p *proxy) accept() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.listener, p.bound = l, l.Addr().(*net.TCPAddr).Port
+	p.listener = l
 	p.ended.Go(func() {
 		for {
 			c, err := l.Accept()

@@ -5,7 +5,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/pgamqp/pgamqp/internal/testserver"
 )
@@ -206,11 +205,7 @@ func TestDaemonThatCannotReachPostgresStopsWhenAsked(t *testing.T) {
 	t.Parallel()
 	d := launch(t, "run", "--listen", "127.0.0.1:0", "--database-url", fmt.Sprintf("postgres://a:"+userPassword+"@127.0.0.1:%d/b", closedPort(t)))
 	d.waitLog("cannot check the database, trying again")
-	began := time.Now()
 	if code := d.stop(); code != 0 {
 		t.Errorf("exit code %d", code)
-	}
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("it took %s to stop", took)
 	}
 }

@@ -185,7 +185,7 @@ func TestWaitDeliveredTellsThatABrokerHasNotConfirmed(t *testing.T) {
 	if value[bool](w, wait) || value[bool](w, `select amqp.delivered(pg_current_wal_insert_lsn())`) {
 		t.Error("delivered, and the daemon is stopped")
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 20*time.Second { // 30 s is what it waits when nobody says how long
 		t.Errorf("a wait of 100 ms took %s", took)
 	}
 }

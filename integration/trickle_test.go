@@ -69,14 +69,13 @@ func (l *trickle) stop() int {
 
 // wantNoneLost waits until all is delivered or a dead letter and fails the test if one of n good
 // messages is neither. Then it has the dead letters redelivered, and wants every message to have come.
-// It returns how many were dead letters.
-func (w *world) wantNoneLost(n int, queue string) (dead int) {
+func (w *world) wantNoneLost(n int, queue string) {
 	w.t.Helper()
 	got := w.received(1, queue)
 	missing := unseen(n, got)
-	for _, l := range w.letters() {
+	letters := w.letters()
+	for _, l := range letters {
 		delete(missing, string(l.Body))
-		dead++
 	}
 	if len(missing) > 0 {
 		w.t.Errorf("%d of %d messages are neither delivered nor dead letters: %v", len(missing), n, missing)
@@ -93,8 +92,7 @@ func (w *world) wantNoneLost(n int, queue string) (dead int) {
 	if again := len(c.repeated); again > faultWindow {
 		w.t.Errorf("%d messages came again, more than a window holds", again)
 	}
-	w.t.Logf("%d messages, %d of them were dead letters, %d came again", n, dead, len(c.repeated))
-	return dead
+	w.t.Logf("%d messages, %d of them were dead letters, %d came again", n, len(letters), len(c.repeated))
 }
 
 // unseen returns which of n good messages have not come.

@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"testing"
 	"time"
 
 	"github.com/pgamqp/pgamqp/internal/config"
+	"github.com/pgamqp/pgamqp/internal/testserver"
 )
 
 // newTestDaemon is one that is not started; its database is at an address.
@@ -27,13 +27,12 @@ func newTestDaemon(t *testing.T, address string) *daemon {
 // closedAddress is where nobody listens.
 func closedAddress(t *testing.T) string {
 	t.Helper()
-	var config net.ListenConfig
-	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	port, release, err := testserver.ClosedPort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
+	t.Cleanup(release)
+	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
 // until waits until something is so that nobody tells.

@@ -5,11 +5,11 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"sync"
 	"time"
 
@@ -99,12 +99,8 @@ func (w *world) startDaemon(ctx context.Context, setup string) error {
 	if _, err := w.db.Exec(ctx, setup); err != nil {
 		return fmt.Errorf("set up the demo's table and topology: %w", err)
 	}
-	port, err := freePort()
-	if err != nil {
-		return err
-	}
-	w.listen = port
-	w.daemon = exec.Command(w.options.Program, "run", "--database-url", w.postgres.URL(database), "--listen", w.listen)
+	w.daemon = exec.Command(w.options.Program, "run", "--database-url", w.postgres.URL(database),
+		"--listen", "127.0.0.1:0", "--log-format", "text", "--log-level", "info") // the log says which port that is
 	w.daemon.Stderr = &w.output
 	if err := testserver.StartChild(w.daemon); err != nil {
 		return fmt.Errorf("start daemon: %w", err)
@@ -112,17 +108,14 @@ func (w *world) startDaemon(ctx context.Context, setup string) error {
 	return w.waitReady(ctx)
 }
 
+// listening matches the line of the daemon's log that says where it listens.
+var listening = regexp.MustCompile(`msg=listening address=(\S+)`)
+
 // waitReady waits until the daemon is ready and has declared the queues.
 func (w *world) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	for {
-		if r, err := http.Get("http://" + w.listen + "/readyz"); err == nil { //nolint:noctx // loopback, bounded by the loop
-			_ = r.Body.Close()
-			if r.StatusCode == http.StatusOK {
-				break
-			}
-		}
+	for !w.isReady() {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("daemon did not become ready:\n%s", w.output.String())
@@ -134,6 +127,21 @@ func (w *world) waitReady(ctx context.Context) error {
 		return fmt.Errorf("declarations were not delivered: %w\n%s", err, w.output.String())
 	}
 	return nil
+}
+
+// isReady asks the daemon, once its log says where.
+func (w *world) isReady() bool {
+	match := listening.FindStringSubmatch(w.output.String())
+	if match == nil {
+		return false
+	}
+	w.listen = match[1]
+	r, err := http.Get("http://" + w.listen + "/readyz") //nolint:noctx // loopback, bounded by who asks
+	if err != nil {
+		return false
+	}
+	_ = r.Body.Close()
+	return r.StatusCode == http.StatusOK
 }
 
 // hints prints how to look at the running servers.
@@ -199,14 +207,6 @@ func (b *broker) consume() (<-chan amqp.Delivery, error) {
 		return nil, err
 	}
 	return ch.Consume(queue, "", true, false, false, false, nil)
-}
-
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // returns at once
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 // writeScripts puts pgbench's scripts into the demo's folder.

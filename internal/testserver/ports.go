@@ -79,6 +79,16 @@ func tryPort(port int) (*portLease, error) {
 
 func (l *portLease) release() { _ = l.hold.Close() }
 
+// ClosedPort returns a port of 127.0.0.1 on which nobody listens. Until it is released no server of this package gets
+// it, and nobody who listens on port 0 does.
+func ClosedPort() (port int, release func(), err error) {
+	lease, err := leasePort()
+	if err != nil {
+		return 0, nil, err
+	}
+	return lease.port, lease.release, nil
+}
+
 // leasePorts picks n ports, or none.
 func leasePorts(n int) ([]*portLease, error) {
 	var all []*portLease

@@ -323,7 +323,7 @@ func (p *Postgres) Kill() error {
 		return nil
 	}
 	// Stopped first, so that it makes no new child between the list and its end.
-	if err := p.proc.signal(syscall.SIGSTOP); err != nil {
+	if err := Suspend(p.proc.cmd.Process); err != nil {
 		return err
 	}
 	children := childrenOf(p.proc.pid())

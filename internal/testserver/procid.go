@@ -42,6 +42,22 @@ func (id processID) alive() bool {
 	return err == nil && start == id.start && state != "Z" && state != "X"
 }
 
+// suspended says that no thread of a process runs. So it is where the system does not tell, and when the process has ended.
+func suspended(pid int) bool {
+	threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	for _, thread := range threads {
+		content, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", pid, thread.Name()))
+		if err != nil {
+			continue // it has ended since
+		}
+		_, rest, _ := cutLast(string(content), ") ")
+		if rest != "" && !strings.ContainsRune("TtZX", rune(rest[0])) {
+			return false
+		}
+	}
+	return true
+}
+
 // processStat reads state and start time of a process from /proc.
 func processStat(pid int) (state string, start uint64, err error) {
 	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

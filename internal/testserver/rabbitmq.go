@@ -242,11 +242,8 @@ func (r *RabbitMQ) Pause() error {
 	if !r.proc.running() {
 		return errors.New("pause rabbitmq: it does not run")
 	}
-	if err := r.proc.signal(syscall.SIGSTOP); err != nil {
-		return err
-	}
 	r.paused = true
-	return nil
+	return Suspend(r.proc.cmd.Process)
 }
 
 // Resume ends a pause.

@@ -76,9 +76,6 @@ func TestRabbitMQLife(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-
 	// Someone takes a port between the pick and the start.
 	intruder, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", r.epmd.lease.port))
 	if err != nil {
@@ -89,6 +86,8 @@ func TestRabbitMQLife(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	if version, err := r.Version(ctx); err != nil || !strings.HasPrefix(version, fmt.Sprintf("%d.", r.programs.major())) {
 		t.Errorf("version %q runs, out of an installation of version %d: %v", version, r.programs.major(), err)
 	}
