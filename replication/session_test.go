@@ -199,13 +199,7 @@ func TestO04SessionThatTriesOneHostAfterTheOtherIsNotStuck(t *testing.T) {
 	address, _ := first.Addr().(*net.TCPAddr)
 	postgres := cfg.Postgres()
 	postgres.Host, postgres.Port = "127.0.0.1", uint16(address.Port)
-	postgres.Fallbacks = []*pgconn.FallbackConfig{{Host: "localhost", Port: postgres.Port}}
-	postgres.LookupFunc = func(_ context.Context, host string) ([]string, error) {
-		if host == "localhost" {
-			return []string{"127.0.0.2"}, nil
-		}
-		return []string{host}, nil
-	}
+	postgres.Fallbacks = []*pgconn.FallbackConfig{{Host: "127.0.0.2", Port: postgres.Port}}
 	cfg.Postgres = func() *pgconn.Config { return postgres }
 	r := w.run(cfg, confirmAll())
 	gone := accept(t, first)
