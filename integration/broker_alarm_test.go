@@ -20,7 +20,7 @@ func TestR14AlarmFromBeforeTheConnectionIsSeen(t *testing.T) {
 		t.Error("the daemon knows of the alarm before it has sent anything")
 	}
 	w.exec(`select amqp.publish(1, '', 'q', 'good ' || n) from generate_series(1, 1000) n`)
-	await(t, startLimit, "the daemon sees the alarm", func() bool { return d.metric("pgamqp_broker_blocked") == 1 })
+	await(t, startLimit, "the daemon sees the alarm", func() bool { return d.reading("pgamqp_broker_blocked") == 1 })
 	await(t, startLimit, "the daemon says that messages wait", func() bool {
 		_, said := d.get("/readyz")
 		return strings.Contains(said, "alarm")
@@ -67,7 +67,7 @@ func TestR16CloseDuringAnAlarmOrAFreezeEnds(t *testing.T) {
 		d.waitConnected(1)
 		fault.set(true)
 		publish()
-		await(t, startLimit, "messages wait", func() bool { return d.metric("pgamqp_lag_seconds") > 0.5 })
+		await(t, startLimit, "messages wait", func() bool { return d.reading("pgamqp_lag_seconds") > 0.5 })
 		began := time.Now()
 		if code := d.stop(); code != 0 {
 			t.Errorf("%s: exit code %d", fault.name, code)
@@ -87,11 +87,11 @@ func TestR16CloseDuringAnAlarmOrAFreezeEnds(t *testing.T) {
 	p := startProxy(t, rabbit.Addr())
 	w.exec(`update amqp.broker set port = $1`, p.port())
 	w.waitDelivered()
-	await(t, startLimit, "the daemon goes through the proxy", func() bool { return d.metric("pgamqp_broker_connects_total") == 2 })
+	await(t, startLimit, "the daemon goes through the proxy", func() bool { return d.reading("pgamqp_broker_connects_total") == 2 })
 	p.freeze()
 	w.exec(`select amqp.publish(1, '', 'q', 'good ' || n) from generate_series($1::int, $2) n`, sent+1, sent+50)
 	sent += 50
-	await(t, startLimit, "messages wait", func() bool { return d.metric("pgamqp_lag_seconds") > 0.5 })
+	await(t, startLimit, "messages wait", func() bool { return d.reading("pgamqp_lag_seconds") > 0.5 })
 	began, before := time.Now(), d.confirmed()
 	w.exec(`update amqp.broker set port = $1`, rabbit.Port())
 	await(t, startLimit, "the daemon uses the other address", func() bool { return d.confirmed() > before })

@@ -220,7 +220,7 @@ func testExpiredPassword(t *testing.T, window int) {
 	before := d.confirmed()
 	await(t, startLimit, "the connection works on", func() bool { return d.confirmed() > before+20 })
 	w.closeConnections()
-	await(t, startLimit, "the login is refused", func() bool { return d.metric("pgamqp_broker_connects_total", `result="denied"`) > 0 })
+	await(t, startLimit, "the login is refused", func() bool { return d.reading("pgamqp_broker_connects_total", `result="denied"`) > 0 })
 	if window == faultWindow {
 		l.waitCommits(faultWindow + 1)
 	}
@@ -250,7 +250,7 @@ func TestR18DeletedUserIsWaitedFor(t *testing.T) {
 	if err := w.rabbit.API(ctx, http.MethodDelete, "/users/"+user, nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	await(t, startLimit, "the login is refused", func() bool { return d.metric("pgamqp_broker_connects_total", `result="denied"`) > 0 })
+	await(t, startLimit, "the login is refused", func() bool { return d.reading("pgamqp_broker_connects_total", `result="denied"`) > 0 })
 	before := d.confirmed()
 	if err := w.rabbit.AddUser(ctx, user, userPassword, ""); err != nil {
 		t.Fatal(err)

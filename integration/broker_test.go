@@ -51,7 +51,7 @@ func TestBrokerThatIsDeletedWithMessagesForItLosesNone(t *testing.T) {
 	w.exec(`insert into amqp.broker (broker_id, host, port) values (20, '127.0.0.1', $1)`, closedPort(t))
 	w.exec(`select amqp.publish(20, '', 'q', 'good ' || n) from generate_series(1, 100) n`)
 	await(t, time.Minute, "the lane holds the messages", func() bool {
-		return d.metric("pgamqp_received_messages_total", `kind="publish"`) == 100
+		return d.reading("pgamqp_received_messages_total", `kind="publish"`) == 100
 	})
 	w.exec(`delete from amqp.broker where broker_id = 20`)
 	w.waitDelivered()
@@ -119,7 +119,7 @@ func TestHostsOfABrokerAreTriedInTurn(t *testing.T) {
 	}
 	d := w.start()
 	connected := func(port int) bool {
-		return d.metric("pgamqp_broker_connected", fmt.Sprintf(`host="127.0.0.1:%d"`, port)) == 1
+		return d.reading("pgamqp_broker_connected", fmt.Sprintf(`host="127.0.0.1:%d"`, port)) == 1
 	}
 	publish := func() {
 		t.Helper()

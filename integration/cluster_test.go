@@ -49,7 +49,7 @@ func TestR09AndR12AndR40ClusterThatLosesNodesLosesNoMessage(t *testing.T) {
 		c.checkUsed(second)
 		c.kill(second)
 		// The node that is left refuses what it can give to no leader.
-		await(t, clusterLimit, "the broker nacks", func() bool { return c.d.metric("pgamqp_nacked_messages_total") > 0 })
+		await(t, clusterLimit, "the broker nacks", func() bool { return c.d.reading("pgamqp_nacked_messages_total") > 0 })
 		c.start(first)
 		c.waitTaken() // two are the majority again
 		c.start(second)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"os/exec"
@@ -231,7 +232,18 @@ func (d *daemon) metric(name string, labels ...string) float64 {
 	return sum
 }
 
-// sum is metric for series that there may be none of yet.
+// reading is metric for what is awaited: NaN as long as there is no such series, which no comparison holds for. A stream
+// and a broker have series from their beginning on, and that may be yet to come.
+func (d *daemon) reading(name string, labels ...string) float64 {
+	d.t.Helper()
+	sum, found, _ := d.sum(name, labels...)
+	if !found {
+		return math.NaN()
+	}
+	return sum
+}
+
+// sum adds series up, and tells whether there are any.
 func (d *daemon) sum(name string, labels ...string) (sum float64, found bool, text string) {
 	d.t.Helper()
 	code, text := d.get("/metrics")

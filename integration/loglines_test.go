@@ -54,7 +54,7 @@ func TestO08WhatFailsAgainAndAgainIsAFewLines(t *testing.T) {
 		return strings.Count(page, `<td class="text">dead letter; message id: `) == 10
 	})
 	await(t, time.Minute, "the broker that is down is tried 20 times", func() bool {
-		return d.metric("pgamqp_broker_connects_total", `broker="2"`, `result="unreachable"`) >= 20
+		return d.reading("pgamqp_broker_connects_total", `broker="2"`, `result="unreachable"`) >= 20
 	})
 	d.waitLog("heartbeat did not come through")
 	if code := d.stop(); code != 0 {

@@ -18,7 +18,7 @@ func TestR09FullQueueIsWaitedForWhileItsTwinGetsRepetitions(t *testing.T) {
 	w.waitDelivered()
 	w.exec(`select amqp.publish(1, 'e', '', 'good ' || n) from generate_series(2, 5) n`)
 	await(t, startLimit, "a message is sent again and again", func() bool {
-		return d.metric("pgamqp_publish_retries_total", `reason="nacked"`) > 5
+		return d.reading("pgamqp_publish_retries_total", `reason="nacked"`) > 5
 	})
 	full := w.consume(1, "full") // makes room, one by one
 	w.waitDelivered()

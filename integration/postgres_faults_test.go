@@ -60,7 +60,7 @@ func TestP15TransactionThatHoldsTheWALIsNamed(t *testing.T) {
 	d.waitLog("slot is in danger of being lost")
 	d.wantLog(fmt.Sprintf(`wal_status=extended .*an open transaction keeps the WAL.*the oldest is session %d of role postgres in database other, begun `, conn.PgConn().PID()))
 	await(t, startLimit, "the metrics tell retained from unconfirmed", func() bool {
-		return d.metric("pgamqp_slot_retained_wal_bytes") > 64<<20 && d.metric("pgamqp_slot_lag_bytes") < 1<<20
+		return d.reading("pgamqp_slot_retained_wal_bytes") > 64<<20 && d.reading("pgamqp_slot_lag_bytes") < 1<<20
 	})
 	run(t, conn, `rollback`)
 	await(t, time.Minute, "the slot is out of danger", func() bool {

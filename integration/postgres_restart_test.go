@@ -77,7 +77,7 @@ func checkGoroutines(t *testing.T, d *daemon, before float64) {
 	t.Helper()
 	var now float64
 	await(t, 15*time.Second, fmt.Sprintf("the daemon has no more goroutines than the %v before", before), func() bool {
-		now = d.metric("go_goroutines")
+		now = d.reading("go_goroutines")
 		return now <= before+4
 	})
 	t.Logf("the daemon has %v goroutines, had %v", now, before)

@@ -138,10 +138,10 @@ func TestR13AlarmIsWaitedFor(t *testing.T) {
 	rabbit := breakable(t)
 	testBrokerWait(t, rabbit, 1, alarmTime, func(d *daemon) {
 		setAlarm(t, rabbit, true)
-		await(t, startLimit, "the daemon sees the alarm", func() bool { return d.metric("pgamqp_broker_blocked") == 2 })
+		await(t, startLimit, "the daemon sees the alarm", func() bool { return d.reading("pgamqp_broker_blocked") == 2 })
 	}, func(d *daemon) {
 		setAlarm(t, rabbit, false)
-		await(t, startLimit, "the daemon sees the end of the alarm", func() bool { return d.metric("pgamqp_broker_blocked") == 0 })
+		await(t, startLimit, "the daemon sees the end of the alarm", func() bool { return d.reading("pgamqp_broker_blocked") == 0 })
 	})
 }
 
@@ -158,7 +158,7 @@ func testBrokerWait(t *testing.T, rabbit *testserver.RabbitMQ, times int, wait t
 	for range times {
 		l.waitCommits(100)
 		hold(d)
-		await(t, wait+startLimit, "the daemon waits for the broker", func() bool { return d.metric("pgamqp_lag_seconds") > wait.Seconds() })
+		await(t, wait+startLimit, "the daemon waits for the broker", func() bool { return d.reading("pgamqp_lag_seconds") > wait.Seconds() })
 		before := d.confirmed()
 		release(d)
 		d.wantRecovery("waited", time.Now(), before)
@@ -181,5 +181,5 @@ func testBrokerWait(t *testing.T, rabbit *testserver.RabbitMQ, times int, wait t
 // waitCaughtUp waits until messages go out as they come in.
 func waitCaughtUp(d *daemon) {
 	d.t.Helper()
-	await(d.t, startLimit, "the daemon has caught up", func() bool { return d.metric("pgamqp_lag_seconds") < 0.5 })
+	await(d.t, startLimit, "the daemon has caught up", func() bool { return d.reading("pgamqp_lag_seconds") < 0.5 })
 }

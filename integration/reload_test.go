@@ -22,7 +22,7 @@ func TestSettingsAreReadAgainAfterSIGHUP(t *testing.T) {
 	d := w.start("--config", path, "--heartbeat-interval", "1s")
 	reloaded := func(good float64) {
 		t.Helper()
-		await(t, 10*time.Second, "the settings are read again", func() bool { return d.metric("pgamqp_config_last_reload_successful") == good })
+		await(t, 10*time.Second, "the settings are read again", func() bool { return d.reading("pgamqp_config_last_reload_successful") == good })
 	}
 	reloaded(1)
 	write("log_level: debug\nwindow_messages: 7\n")

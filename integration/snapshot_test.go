@@ -345,7 +345,7 @@ func TestSnapshotCanBeStopped(t *testing.T) {
 
 	wantMetrics := func(sent float64) {
 		t.Helper()
-		await(t, startLimit, "no snapshot is taken", func() bool { return d.metric("pgamqp_snapshot_running") == 0 })
+		await(t, startLimit, "no snapshot is taken", func() bool { return d.reading("pgamqp_snapshot_running") == 0 })
 		if n, again := d.metric("pgamqp_snapshot_rows_total"), d.metric("pgamqp_snapshot_repeated_chunks_total"); n != sent || again != 0 {
 			t.Errorf("%v rows were sent and %v parts repeated, want %v and 0", n, again, sent)
 		}
@@ -354,7 +354,7 @@ func TestSnapshotCanBeStopped(t *testing.T) {
 
 	p.freeze()
 	w.exec(`select amqp.snapshot('public.t')`) // a second time
-	await(t, snapshotLimit, "a snapshot is taken", func() bool { return d.metric("pgamqp_snapshot_running") == 1 })
+	await(t, snapshotLimit, "a snapshot is taken", func() bool { return d.reading("pgamqp_snapshot_running") == 1 })
 	p.thaw()
 	w.awaitSnapshots()
 	wantMetrics(2 * rows)
