@@ -19,6 +19,7 @@ const (
 	colWalsender = "walsender_us"
 	colBroker    = "broker_us"
 	colMemory    = "peak_memory_mib"
+	colFirst     = "first_ms"   // until the server sends the first message
 	colConfirm   = "confirm_ms" // from publishing to the confirm, mean
 )
 

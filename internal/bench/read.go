@@ -42,6 +42,7 @@ func readOnly(ctx context.Context, t *task) (result, error) {
 	}
 	began := time.Now()
 	reported := began
+	var first float64
 	var at pglogrepl.LSN
 	for n := 0; n < t.Messages; {
 		raw, err := conn.ReceiveMessage(ctx)
@@ -62,7 +63,9 @@ func readOnly(ctx context.Context, t *task) (result, error) {
 		}
 		at = max(at, x.WALStart)
 		if _, ok := m.(*pglogrepl.LogicalDecodingMessage); ok {
-			n++
+			if n++; n == 1 {
+				first = since(began).Seconds
+			}
 		}
 		if n%1000 == 0 && at != 0 && time.Since(reported) > statusEvery {
 			reported = time.Now()
@@ -72,6 +75,7 @@ func readOnly(ctx context.Context, t *task) (result, error) {
 		}
 	}
 	r := since(began)
+	r.First = first
 	r.Walsender = secondsOf(int(conn.PID()))
 	return r, nil
 }
@@ -88,8 +92,9 @@ func readAndForget(ctx context.Context, t *task) (result, error) {
 	var began time.Time
 	var r result
 	var session *replication.Session
-	sink := &nullSink{left: t.Messages, last: func() {
+	sink := &nullSink{left: t.Messages, last: func(first time.Time) {
 		r = since(began)
+		r.First = first.Sub(began).Seconds()
 		r.Walsender = secondsOf(int(session.PID()))
 		cancel()
 	}}
@@ -115,17 +120,21 @@ func readAndForget(ctx context.Context, t *task) (result, error) {
 
 // nullSink takes messages and has them done at once.
 type nullSink struct {
-	left int
-	last func()
-	err  error
+	left  int
+	first time.Time             // when the first one came
+	last  func(first time.Time) // is called with the last one
+	err   error
 }
 
 func (s *nullSink) Publish(_ context.Context, m decoder.Message, done func()) error {
+	if s.first.IsZero() {
+		s.first = time.Now()
+	}
 	_, err := decoder.ParseEnvelope(m.Content)
 	s.err = errors.Join(s.err, err)
 	done()
 	if s.left--; s.left == 0 {
-		s.last()
+		s.last(s.first)
 	}
 	return nil
 }

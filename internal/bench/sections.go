@@ -180,6 +180,7 @@ func (w *world) readingSection() Section {
 		Name: "reading", Title: fmt.Sprintf("Reading of %d messages of %d bytes, without a broker", w.options.Messages, w.options.Body),
 		Columns: slices.DeleteFunc(movingColumns(), func(c Column) bool { return c.Key == colBroker }), Compared: colRate, Against: "the loop",
 	}
+	s.Columns = append(s.Columns, Column{Key: colFirst, Title: "first after ms"})
 	program, err := exec.LookPath("pg_recvlogical")
 	if err != nil {
 		w.notes = append(w.notes, "pg_recvlogical is not installed here and left out")

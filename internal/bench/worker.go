@@ -32,6 +32,7 @@ type task struct {
 // result is what a worker has seen.
 type result struct {
 	Seconds   float64
+	First     float64 // seconds until the first message came, of read and null
 	Client    float64 // seconds of CPU time of the worker, 0 if not known
 	Walsender float64 // the same of the server's process
 	Memory    int64   // the worker's own peak, bytes; 0 if not known
@@ -84,6 +85,9 @@ func (w *world) work(ctx context.Context, t *task) (Sample, error) {
 	perMessage(colWalsender, r.Walsender)
 	if t.Kind == "publish" {
 		broker.read(s, colBroker, t.Messages)
+	}
+	if r.First > 0 {
+		s[colFirst] = r.First * 1e3
 	}
 	if r.Memory > 0 {
 		s[colMemory] = float64(r.Memory) / (1 << 20)
