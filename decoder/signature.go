@@ -33,7 +33,8 @@ var (
 
 // Open checks a message of our prefix, and takes its signature off: what it leaves in Content is an envelope of
 // version 1. On an error Content is as it was. Where there is no key and signatures are not required, nobody has asked
-// for any, and none counts; where they are required, none is right without a key. A message outside of any transaction that was copied is not told from the first.
+// for any, and none counts: Content stays as it was if it could not be read without its signature either. Where they are
+// required, none is right without a key. A message outside of any transaction that was copied is not told from the first.
 func (t *Trust) Open(m *Message) error {
 	if len(m.Content) == 0 || m.Content[0] != signedVersion {
 		if t.Required && m.LSN > t.From {
@@ -41,18 +42,18 @@ func (t *Trust) Open(m *Message) error {
 		}
 		return nil
 	}
-	n := len(m.Content) - signatureSize
-	if n < fixedHead {
-		if !t.checks() {
-			return nil // it cannot be read, whoever has written it
-		}
+	n := max(len(m.Content)-signatureSize, 0)
+	if t.checks() && (n < fixedHead || !t.signed(m, m.Content[:n], m.Content[n:])) {
 		return ErrSignature
 	}
-	if t.checks() && !t.signed(m, m.Content[:n], m.Content[n:]) {
-		return ErrSignature
+	m.Content[0] = envelopeVersion
+	if !t.checks() {
+		if _, err := ParseEnvelope(m.Content[:n]); err != nil {
+			m.Content[0] = signedVersion // what is behind it need be no signature
+			return nil
+		}
 	}
 	m.Content = m.Content[:n]
-	m.Content[0] = envelopeVersion
 	return nil
 }
 

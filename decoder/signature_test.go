@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/pgamqp/pgamqp/decoder"
@@ -66,12 +67,18 @@ func TestOpenTakesOffARightSignature(t *testing.T) {
 }
 
 func TestOpenLeavesWhatCannotBeRead(t *testing.T) {
-	m := decoder.Message{Content: []byte("\x02p"), LSN: 200}
-	if err := new(decoder.Trust).Open(&m); err != nil || string(m.Content) != "\x02p" {
-		t.Errorf("%v, %q", err, m.Content)
-	}
-	if _, err := decoder.ParseEnvelope(m.Content); err == nil {
-		t.Error("and it could be read")
+	for name, content := range map[string]string{
+		"too short":                   "\x02p",
+		"no end of fields":            "\x02p\x00\x00\x00\x01" + strings.Repeat("x", 67),
+		"of a kind that is not known": "\x02?" + plainEnvelope[2:] + strings.Repeat("s", sha256.Size),
+	} {
+		m := decoder.Message{Content: []byte(content), LSN: 200}
+		if err := new(decoder.Trust).Open(&m); err != nil || string(m.Content) != content {
+			t.Errorf("%s: %v, %q", name, err, m.Content)
+		}
+		if _, err := decoder.ParseEnvelope(m.Content); err == nil {
+			t.Errorf("%s: and it could be read", name)
+		}
 	}
 }
 
