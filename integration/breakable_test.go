@@ -70,8 +70,7 @@ func (d *daemon) confirmed(labels ...string) float64 {
 func (d *daemon) waitConnected(brokers float64) {
 	d.t.Helper()
 	await(d.t, startLimit, fmt.Sprintf("%v brokers are connected", brokers), func() bool {
-		n, _, _ := d.sum("pgamqp_broker_connected")
-		return n == brokers
+		return d.reading("pgamqp_broker_connected") == brokers
 	})
 }
 

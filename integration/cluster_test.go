@@ -124,14 +124,9 @@ func (c *cluster) start(node int) {
 // waitTaken waits until the broker has confirmed more than what can be in flight now.
 func (c *cluster) waitTaken() {
 	c.t.Helper()
-	began, before := time.Now(), c.confirmed()
-	await(c.t, clusterLimit, "the broker takes messages", func() bool { return c.confirmed() > before+2*faultWindow })
+	began, before := time.Now(), c.d.confirmed()
+	await(c.t, clusterLimit, "the broker takes messages", func() bool { return c.d.confirmed() > before+2*faultWindow })
 	c.t.Logf("%d messages confirmed after %s", 2*faultWindow, time.Since(began).Round(time.Millisecond))
-}
-
-func (c *cluster) confirmed() float64 {
-	c.t.Helper()
-	return c.d.metric("pgamqp_confirmed_messages_total")
 }
 
 // waitWhole waits until each node has its part of the queue.

@@ -39,7 +39,7 @@ func TestR12RestartsOfTheBrokerLoseNothingAndRepeatOnlyWhatWasInFlight(t *testin
 				t.Fatal(err)
 			}
 			await(t, startLimit, "a window is full", func() bool { // then the other one gets nothing more
-				return max(d.metric("pgamqp_unconfirmed_messages", `broker="1"`), d.metric("pgamqp_unconfirmed_messages", `broker="2"`)) == faultWindow
+				return max(d.reading("pgamqp_unconfirmed_messages", `broker="1"`), d.reading("pgamqp_unconfirmed_messages", `broker="2"`)) == faultWindow
 			})
 		}
 		if err := end(); err != nil {

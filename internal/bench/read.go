@@ -92,12 +92,13 @@ func readAndForget(ctx context.Context, t *task) (result, error) {
 	var began time.Time
 	var r result
 	var session *replication.Session
-	sink := &nullSink{left: t.Messages, last: func(first time.Time) {
+	sink := &nullSink{left: t.Messages}
+	sink.last = func() {
 		r = since(began)
-		r.First = first.Sub(began).Seconds()
+		r.First = sink.first.Sub(began).Seconds()
 		r.Walsender = secondsOf(int(session.PID()))
 		cancel()
-	}}
+	}
 	session, err = replication.NewSession(replication.Config{
 		Postgres: func() *pgconn.Config { return config }, Slot: t.Slot, Publication: "pgamqp", InboxMessages: 512, InboxBytes: 4 << 20,
 		ShutdownTimeout: 10 * time.Second,
@@ -121,8 +122,8 @@ func readAndForget(ctx context.Context, t *task) (result, error) {
 // nullSink takes messages and has them done at once.
 type nullSink struct {
 	left  int
-	first time.Time             // when the first one came
-	last  func(first time.Time) // is called with the last one
+	first time.Time // when the first one came
+	last  func()    // is called with the last one
 	err   error
 }
 
@@ -134,7 +135,7 @@ func (s *nullSink) Publish(_ context.Context, m decoder.Message, done func()) er
 	s.err = errors.Join(s.err, err)
 	done()
 	if s.left--; s.left == 0 {
-		s.last(s.first)
+		s.last()
 	}
 	return nil
 }
